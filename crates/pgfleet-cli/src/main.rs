@@ -1,0 +1,2 @@
+//! The pgfleet command line.
+fn main() {}

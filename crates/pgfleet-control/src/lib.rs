@@ -1,0 +1,1 @@
+//! The manifest, provisioning, isolation and the control database.

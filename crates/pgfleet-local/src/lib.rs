@@ -1,0 +1,1 @@
+//! A local PostgreSQL: finds or fetches the server, starts, stops and keeps it.

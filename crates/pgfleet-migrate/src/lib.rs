@@ -1,0 +1,1 @@
+//! Plans, applies, reverts and records migrations and seeds.

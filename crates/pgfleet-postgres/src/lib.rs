@@ -1,0 +1,1 @@
+//! Talking to PostgreSQL: connect, TLS, advisory locks, quoting, errors.

@@ -1,0 +1,1 @@
+//! The text of SQL: lexer, statements, annotations, file layouts and checksums.

@@ -1,0 +1,2 @@
+//! Set-up, tests, benchmarks and soak runs of this repository.
+fn main() {}
