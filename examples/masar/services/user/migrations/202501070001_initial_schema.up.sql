@@ -1,0 +1,23 @@
+create table drivers (
+    id varchar(50) not null,
+    phone_number varchar(450) not null,
+    full_name varchar(256),
+    date_of_birth date,
+    profile_picture_url text,
+    identity_document_url text,
+    driving_license_url text,
+    is_phone_verified boolean not null default false,
+    is_profile_complete boolean not null default false,
+    is_active boolean not null default true,
+    last_login_at timestamptz,
+    created_at timestamptz not null default current_timestamp,
+    updated_at timestamptz not null default current_timestamp,
+    is_deleted boolean not null default false,
+    deleted_at timestamptz,
+    constraint pk_drivers primary key (id)
+);
+
+-- Covers deleted drivers too: a number stays taken until the row is gone.
+create unique index ix_drivers_phone_number on drivers (phone_number);
+
+create index ix_drivers_is_deleted_is_active on drivers (is_deleted, is_active);
