@@ -1,1 +1,34 @@
-//! Talking to PostgreSQL: connect, TLS, advisory locks, quoting, errors.
+//! Talking to PostgreSQL: addresses, connections, TLS, advisory locks, quoting and errors.
+//!
+//! All knowledge of the client library lives in this crate. What it keeps true:
+//!
+//! * a password is never displayed, logged or put into an error ([`Address`], [`secrecy`]);
+//! * an error says what happened in the server's own words ([`ServerError`]) and whether trying
+//!   again can help ([`Error::is_retryable`]);
+//! * an advisory lock is polled for, never waited for inside the server ([`lock`]).
+//!
+//! It knows nothing of manifests, migrations or tenants.
+
+pub mod address;
+pub mod connect;
+pub mod error;
+pub mod lock;
+pub mod quote;
+pub mod retry;
+pub mod tls;
+
+pub use address::Address;
+pub use connect::{Connection, Purpose, connect};
+pub use error::{Error, ErrorKind, ServerError};
+pub use quote::{quote_ident, quote_literal};
+pub use tokio_postgres::SimpleQueryMessage;
+pub use tokio_postgres::types::Type;
+
+/// Computes the SCRAM-SHA-256 verifier of a password.
+///
+/// `ALTER ROLE … PASSWORD '<verifier>'` sets the password without the password itself ever
+/// reaching the server, its log or `pg_stat_statements`.
+pub fn scram_verifier(password: &secrecy::SecretString) -> String {
+    use secrecy::ExposeSecret as _;
+    postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes())
+}

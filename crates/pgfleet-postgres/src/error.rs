@@ -1,0 +1,215 @@
+//! One error type with predicates, and the server's own words kept apart.
+
+use std::fmt;
+
+use tokio_postgres::error::{DbError, ErrorPosition};
+
+/// Anything that can go wrong between us and a server.
+///
+/// Display says what we were doing and to whom; the server's message is in [`Error::server`] and
+/// in the source chain, never in both.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    server: Option<Box<ServerError>>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What an [`Error`] means for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No server answered: refused, no route, unknown host, time-out, bad TLS handshake.
+    Unreachable,
+    /// The server answered and does not let this role in: wrong password, `pg_hba.conf`, no CONNECT.
+    Denied,
+    /// The server answered; the database does not exist.
+    DatabaseMissing,
+    /// The server has no connection slot left (53300).
+    Full,
+    /// The server is starting, stopping or recovering (57P03, 57P01, 57P02).
+    Unavailable,
+    /// A connection that worked is gone.
+    ConnectionLost,
+    /// The server refused a statement.
+    Statement,
+    /// The address cannot be understood.
+    Address,
+    /// A pooler in transaction mode stands between us and the server.
+    Pooler,
+}
+
+/// The server's message with every field that helps to find the place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{severity}: {message} (SQLSTATE {code})")]
+pub struct ServerError {
+    /// `ERROR`, `FATAL` or `PANIC`.
+    pub severity: String,
+    /// The five-character SQLSTATE.
+    pub code: String,
+    /// The primary message.
+    pub message: String,
+    /// The detail line, when there is one.
+    pub detail: Option<String>,
+    /// The server's hint, when there is one.
+    pub hint: Option<String>,
+    /// 1-based position in characters in the text that was sent.
+    pub position: Option<u32>,
+    /// A query inside a function, with the 1-based position in it.
+    pub internal: Option<(u32, String)>,
+    /// The call stack: `PL/pgSQL function inline_code_block line 3 at RAISE`.
+    pub context: Option<String>,
+    /// The constraint that was violated.
+    pub constraint: Option<String>,
+}
+
+impl From<&DbError> for ServerError {
+    fn from(error: &DbError) -> Self {
+        let (position, internal) = match error.position() {
+            Some(ErrorPosition::Original(position)) => (Some(*position), None),
+            Some(ErrorPosition::Internal { position, query }) => (None, Some((*position, query.clone()))),
+            None => (None, None),
+        };
+        Self {
+            severity: error.severity().to_owned(),
+            code: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            detail: error.detail().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
+            position,
+            internal,
+            context: error.where_().map(str::to_owned),
+            constraint: error.constraint().map(str::to_owned),
+        }
+    }
+}
+
+impl ServerError {
+    /// Whether the same statement can succeed when it is tried again: lock time-out, deadlock,
+    /// serialization failure.
+    pub fn is_contention(&self) -> bool {
+        matches!(self.code.as_str(), "55P03" | "40P01" | "40001")
+    }
+}
+
+impl Error {
+    /// Makes an error without a source.
+    #[cold]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), server: None, source: None }
+    }
+
+    /// Makes an error for an address that cannot be understood.
+    #[cold]
+    pub(crate) fn address(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Address, message)
+    }
+
+    /// Makes an error with an underlying cause.
+    #[cold]
+    pub(crate) fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, message: message.into(), server: None, source: Some(source.into()) }
+    }
+
+    /// Classifies what the client library reports; `doing` is what we were at.
+    #[cold]
+    pub fn from_client(error: tokio_postgres::Error, doing: impl Into<String>, connecting: bool) -> Self {
+        let message = doing.into();
+        if let Some(db) = error.as_db_error() {
+            let server = ServerError::from(db);
+            let kind = classify(&server, connecting);
+            return Self { kind, message, server: Some(Box::new(server)), source: None };
+        }
+        let kind = if connecting { ErrorKind::Unreachable } else { ErrorKind::ConnectionLost };
+        // The library's own Display says only the class ("error connecting to server"); the
+        // cause below it is what a reader can act on.
+        let source: Box<dyn std::error::Error + Send + Sync> = match error.into_source() {
+            Some(source) => source,
+            None => "connection closed".into(),
+        };
+        Self { kind, message, server: None, source: Some(source) }
+    }
+
+    /// Returns what the error means.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Returns the server's message when the server spoke.
+    pub fn server(&self) -> Option<&ServerError> {
+        self.server.as_deref()
+    }
+
+    /// Returns the SQLSTATE when the server spoke.
+    pub fn sql_state(&self) -> Option<&str> {
+        self.server.as_deref().map(|server| server.code.as_str())
+    }
+
+    /// Returns whether the whole work may succeed when it is tried again later.
+    ///
+    /// True for connection trouble, shutdown, a full server, lock time-outs, deadlocks and
+    /// serialization failures; false for wrong passwords, configuration and errors in SQL.
+    pub fn is_retryable(&self) -> bool {
+        match self.kind {
+            ErrorKind::Unreachable | ErrorKind::Full | ErrorKind::Unavailable | ErrorKind::ConnectionLost => true,
+            ErrorKind::Statement => self.server().is_some_and(ServerError::is_contention),
+            ErrorKind::Denied | ErrorKind::DatabaseMissing | ErrorKind::Address | ErrorKind::Pooler => false,
+        }
+    }
+
+    /// Returns whether no server could be reached or no slot was free.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::Unreachable | ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::ConnectionLost
+        )
+    }
+
+    /// Returns what the reader can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self.kind {
+            ErrorKind::Unreachable => "is the server running and reachable from here? `--wait` waits for it".to_owned(),
+            ErrorKind::Full => "close idle clients or raise max_connections".to_owned(),
+            ErrorKind::Unavailable => "the server is starting or stopping; `--wait` waits for it".to_owned(),
+            ErrorKind::Pooler => "give the address of the server itself, not of the pooler".to_owned(),
+            _ => return self.server().and_then(|server| server.hint.clone()),
+        };
+        Some(hint)
+    }
+}
+
+/// Maps a server's refusal to a kind; a FATAL while connecting is about us, not about a statement.
+fn classify(server: &ServerError, connecting: bool) -> ErrorKind {
+    match server.code.as_str() {
+        "3D000" => ErrorKind::DatabaseMissing,
+        "53300" => ErrorKind::Full,
+        "57P03" | "57P01" | "57P02" => ErrorKind::Unavailable,
+        "28P01" | "28000" => ErrorKind::Denied,
+        // `permission denied for database` comes as 42501 during start-up only.
+        "42501" if connecting => ErrorKind::Denied,
+        "08P01" if connecting && server.message.contains("unsupported startup parameter") => ErrorKind::Pooler,
+        code if code.starts_with("08") => ErrorKind::ConnectionLost,
+        _ if connecting => ErrorKind::Unreachable,
+        _ => ErrorKind::Statement,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let Some(server) = &self.server {
+            return Some(server.as_ref());
+        }
+        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}

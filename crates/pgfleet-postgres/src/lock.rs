@@ -1,0 +1,156 @@
+//! Session advisory locks that are polled for, verified, and whose holder can be named.
+//!
+//! A blocked `pg_advisory_lock` is a transaction with a snapshot; `CREATE INDEX CONCURRENTLY` in the
+//! holder waits for it, it waits for the holder, and the server kills the waiter as a deadlock's
+//! victim. So nothing here ever blocks inside the server: `pg_try_advisory_lock`, then a pause.
+//!
+//! Advisory locks are per database: one key serves every database, and a lock that is meant for the
+//! whole server must be taken in one agreed database.
+
+use crate::{Connection, Error, ErrorKind};
+
+/// First half of every key, `pgfl` in ASCII, to stay clear of other users of advisory locks.
+const SPACE: i32 = 0x7067_666c;
+
+/// What a lock protects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKey {
+    /// Migrating, seeding, reverting one database.
+    Migrate,
+    /// Provisioning one server; taken in the administrator's database.
+    Provision,
+    /// Sweeping or building templates of test databases.
+    Template,
+}
+
+impl LockKey {
+    fn number(self) -> i32 {
+        match self {
+            Self::Migrate => 1,
+            Self::Provision => 2,
+            Self::Template => 3,
+        }
+    }
+}
+
+/// Who holds a lock that we want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The backend's process id on the server.
+    pub pid: i32,
+    /// Its `application_name`.
+    pub application: String,
+    /// Its role; empty when we may not see it.
+    pub user: String,
+    /// How long it has been connected, in seconds.
+    pub since_seconds: i64,
+    /// What it runs, cut to 200 characters; empty when we may not see it.
+    pub query: String,
+}
+
+impl Holder {
+    /// Reads pid, application, role, seconds and query from a row.
+    fn from_row(row: &tokio_postgres::SimpleQueryRow) -> Self {
+        let text = |at: usize| row.get(at).unwrap_or_default().to_owned();
+        Self {
+            pid: text(0).parse().unwrap_or_default(),
+            application: text(1),
+            user: text(2),
+            since_seconds: text(3).parse().unwrap_or_default(),
+            query: text(4),
+        }
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "pid {} ({}", self.pid, if self.application.is_empty() { "unnamed" } else { &self.application })?;
+        if !self.user.is_empty() {
+            write!(f, ", role {}", self.user)?;
+        }
+        write!(f, ") for {} s", self.since_seconds)
+    }
+}
+
+/// Tries to take the lock; returns at once.
+///
+/// The lock belongs to the session: it is free when the connection ends, however it ends. Taking it
+/// and proving that this very session holds it are two messages; behind a pooler in transaction
+/// mode they can land on two sessions, which is found here and not later.
+///
+/// # Errors
+///
+/// [`ErrorKind::Pooler`] when the lock was granted to a session that is not ours.
+pub async fn try_lock(connection: &Connection, key: LockKey) -> Result<bool, Error> {
+    let number = key.number();
+    let granted = connection
+        .simple(&format!("SELECT pg_catalog.pg_try_advisory_lock({SPACE}, {number})::int"))
+        .await?
+        .first()
+        .and_then(|row| row.get(0).map(|value| value == "1"))
+        .unwrap_or(false);
+    if !granted {
+        return Ok(false);
+    }
+    let held = connection
+        .simple(&format!(
+            "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() \
+             AND classid = {SPACE} AND objid = {number} AND objsubid = 2 AND granted"
+        ))
+        .await?;
+    if held.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Pooler,
+            format!(
+                "the lock on database {} was granted to another session: a pooler in transaction mode stands before {}",
+                connection.address().database(),
+                connection.address().server()
+            ),
+        ));
+    }
+    Ok(true)
+}
+
+/// Frees the lock; says whether it was ours.
+pub async fn unlock(connection: &Connection, key: LockKey) -> Result<bool, Error> {
+    let rows =
+        connection.simple(&format!("SELECT pg_catalog.pg_advisory_unlock({SPACE}, {})::int", key.number())).await?;
+    Ok(rows.first().and_then(|row| row.get(0)) == Some("1"))
+}
+
+/// Returns who holds the lock in this connection's database, if anybody does.
+pub async fn holder(connection: &Connection, key: LockKey) -> Result<Option<Holder>, Error> {
+    let rows = connection
+        .simple(&format!(
+            "SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.usename, ''), \
+                    coalesce(extract(epoch FROM now() - a.backend_start)::bigint, 0), coalesce(left(a.query, 200), '') \
+             FROM pg_catalog.pg_locks l \
+             JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database() \
+             LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+             WHERE l.locktype = 'advisory' AND l.classid = {SPACE} AND l.objid = {} AND l.objsubid = 2 AND l.granted",
+            key.number()
+        ))
+        .await?;
+    Ok(rows.first().map(Holder::from_row))
+}
+
+/// Describes the sessions that block a backend, for the report of a lock time-out.
+///
+/// Asked from another connection, or from the same one between two tries; empty when nothing blocks
+/// any more.
+pub async fn blockers(connection: &Connection) -> Result<Vec<Holder>, Error> {
+    // After a lock time-out we no longer wait, so `pg_blocking_pids` says nothing: name the oldest
+    // other sessions of this database that are inside a transaction and hold relation locks.
+    let rows = connection
+        .simple(
+            "SELECT DISTINCT a.pid, coalesce(a.application_name, ''), coalesce(a.usename, ''), \
+                    coalesce(extract(epoch FROM now() - a.xact_start)::bigint, 0) AS since, \
+                    coalesce(left(a.query, 200), '') \
+             FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+             WHERE l.locktype = 'relation' AND l.granted AND a.datname = pg_catalog.current_database() \
+               AND l.relation >= 16384 AND a.pid <> pg_catalog.pg_backend_pid() AND a.xact_start IS NOT NULL \
+             ORDER BY since DESC LIMIT 3",
+        )
+        .await?;
+    Ok(rows.iter().map(Holder::from_row).collect())
+}
