@@ -1,0 +1,384 @@
+//! Reads a folder: lists it, recognises its layout, pairs the ways forward and back.
+
+use super::error::quoted;
+use super::name::{self, Name, Shape};
+use super::section;
+use super::{Folder, Kind, Layout, LayoutError, MigrationFile, Repeatable, Script};
+use crate::annotation::{self, Annotations};
+use crate::checksum;
+use crate::position::{self, LineColumn};
+use crate::version::Version;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Reads the migrations of a folder.
+///
+/// Without a layout it is recognised: from the names, and for files called `1_x.sql` from the sections in them. Hidden
+/// files, files that are not SQL and folders without migrations are passed over. An empty folder is one without
+/// migrations, and an empty file is a migration that does nothing.
+///
+/// # Errors
+///
+/// If the folder or a file cannot be read, a file fits no layout or another one than the rest, two files have one
+/// version, a way back has no way forward, a file is not UTF-8, or its sections or annotations are in error.
+pub fn read_folder(dir: &Path, layout: Option<Layout>) -> Result<Folder, LayoutError> {
+    let listing = Listing::read(dir)?;
+    let layout = match layout {
+        Some(layout) => layout,
+        None => listing.recognise()?,
+    };
+    let mut builder = Builder::new(layout);
+    match layout {
+        Layout::Diesel => {
+            if let Some(file) = listing.sql.first() {
+                return Err(misfit(&file.path, layout));
+            }
+            for folder in &listing.diesel {
+                builder.add_diesel(folder)?;
+            }
+        }
+        _ => {
+            for file in &listing.sql {
+                builder.add_file(file)?;
+            }
+            for code in &listing.code {
+                refuse_code(code, layout)?;
+            }
+        }
+    }
+    let mut notes = listing.notes;
+    if layout != Layout::Diesel {
+        notes.extend(listing.diesel.iter().map(|path| format!("{} holds SQL files that are not read", quoted(path))));
+    }
+    builder.finish(notes)
+}
+
+/// What a folder holds, in the order of the names.
+#[derive(Default)]
+struct Listing {
+    sql: Vec<File>,
+    /// Folders with an `up.sql` or a `down.sql`.
+    diesel: Vec<PathBuf>,
+    /// Migrations written in a programming language, perhaps.
+    code: Vec<PathBuf>,
+    notes: Vec<String>,
+}
+
+struct File {
+    path: PathBuf,
+    name: String,
+}
+
+impl Listing {
+    fn read(dir: &Path) -> Result<Self, LayoutError> {
+        let entries = fs::read_dir(dir).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => LayoutError::io(dir, "the folder of migrations does not exist", source),
+            io::ErrorKind::NotADirectory => LayoutError::io(dir, "this is a file, not a folder of migrations", source),
+            _ => LayoutError::io(dir, "the folder of migrations cannot be read", source),
+        })?;
+        let mut paths = Vec::new();
+        for entry in entries {
+            paths.push(
+                entry.map_err(|source| LayoutError::io(dir, "the folder of migrations cannot be read", source))?.path(),
+            );
+        }
+        paths.sort();
+        let mut listing = Self::default();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            if path.is_dir() {
+                listing.add_folder(path);
+            } else if name::is_sql(&name) {
+                listing.sql.push(File { path, name });
+            } else if name.ends_with(".rs") || name.ends_with(".go") {
+                listing.code.push(path);
+            } else if name.ends_with(".sql.conf") {
+                listing.notes.push(format!("{} is not read: write what it sets as annotations", quoted(&path)));
+            }
+        }
+        Ok(listing)
+    }
+
+    fn add_folder(&mut self, path: PathBuf) {
+        if path.join("up.sql").is_file() || path.join("down.sql").is_file() {
+            self.diesel.push(path);
+            return;
+        }
+        // A folder that cannot be listed is none of ours.
+        let holds_sql = fs::read_dir(&path)
+            .is_ok_and(|entries| entries.flatten().any(|entry| name::is_sql(&entry.file_name().to_string_lossy())));
+        if holds_sql {
+            self.notes.push(format!(
+                "{} holds SQL files that are not read: migrations lie directly in their folder",
+                quoted(&path)
+            ));
+        }
+    }
+
+    /// The one layout that all entries can be of.
+    fn recognise(&self) -> Result<Layout, LayoutError> {
+        let mut found: Option<(Layout, &Path)> = self.diesel.first().map(|path| (Layout::Diesel, path.as_path()));
+        for file in &self.sql {
+            let layout = match name::shape(&file.name) {
+                // Both the native layout and Flyway's have these.
+                Some(Shape::Repeatable) | None => continue,
+                Some(Shape::Prefixed) => Layout::Flyway,
+                Some(Shape::UpDown) => Layout::Pgfleet,
+                Some(Shape::Plain) => section::recognise(&read_text(&file.path)?.0).unwrap_or(Layout::Pgfleet),
+            };
+            match found {
+                Some((other, path)) if other != layout => {
+                    let message =
+                        format!("this file is in the layout of {layout}, but {} is in that of {other}", quoted(path));
+                    let hint = format!(
+                        "move one of them to another folder, or set `layout = \"{other}\"` or `layout = \"{layout}\"`"
+                    );
+                    return Err(LayoutError::new(&file.path, message, hint).with_other(path));
+                }
+                Some(_) => {}
+                None => found = Some((layout, &file.path)),
+            }
+        }
+        let layout = found.map_or(Layout::Pgfleet, |(layout, _)| layout);
+        match self.sql.iter().find(|file| name::shape(&file.name).is_none()) {
+            Some(file) => Err(misfit(&file.path, layout)),
+            None => Ok(layout),
+        }
+    }
+}
+
+/// Migrations by version, while the files come in.
+struct Builder {
+    layout: Layout,
+    ups: BTreeMap<Version, Up>,
+    downs: BTreeMap<Version, (Script, Annotations)>,
+    repeatables: Vec<Repeatable>,
+}
+
+struct Up {
+    description: String,
+    script: Script,
+    annotations: Annotations,
+}
+
+impl Builder {
+    fn new(layout: Layout) -> Self {
+        Self { layout, ups: BTreeMap::new(), downs: BTreeMap::new(), repeatables: Vec::new() }
+    }
+
+    fn add_file(&mut self, file: &File) -> Result<(), LayoutError> {
+        let parsed = name::parse(&file.name, self.layout).ok_or_else(|| misfit(&file.path, self.layout))?;
+        let (text, bytes_hash) = read_text(&file.path)?;
+        if matches!(self.layout, Layout::Goose | Layout::Dbmate) {
+            let Name::Up(version, description) = parsed else {
+                return Err(misfit(&file.path, self.layout));
+            };
+            return self.add_sections(&file.path, version, description, &text, &bytes_hash);
+        }
+        let script = Script { path: file.path.clone(), text, first_line: 1, bytes_hash };
+        let annotations = annotations(&script.path, &script.text, 1)?;
+        match parsed {
+            Name::Up(version, description) => self.add_up(version, Up { description, script, annotations }),
+            Name::Down(version, _) => self.add_down(version, script, annotations),
+            Name::Repeatable(description) => {
+                self.repeatables.push(Repeatable { description, script, annotations });
+                Ok(())
+            }
+        }
+    }
+
+    fn add_sections(
+        &mut self,
+        path: &Path,
+        version: Version,
+        description: String,
+        text: &str,
+        bytes_hash: &str,
+    ) -> Result<(), LayoutError> {
+        let sections = section::cut(text, self.layout)
+            .map_err(|e| LayoutError::new(path, e.message, e.hint).at(LineColumn { line: e.line, column: 1 }))?;
+        let header = annotations(path, sections.header, 1)?;
+        let read = |section: &section::Section<'_>| {
+            let script = Script {
+                path: path.to_owned(),
+                text: section.text.to_owned(),
+                first_line: section.first_line,
+                bytes_hash: bytes_hash.to_owned(),
+            };
+            let mut found = header.clone();
+            found.merge(annotations(path, section.text, section.first_line)?);
+            found.no_transaction |= section.no_transaction;
+            Ok((script, found))
+        };
+        let (script, annotations) = read(&sections.up)?;
+        self.add_up(version.clone(), Up { description, script, annotations })?;
+        if let Some(down) = &sections.down {
+            let (script, annotations) = read(down)?;
+            self.add_down(version, script, annotations)?;
+        }
+        Ok(())
+    }
+
+    fn add_diesel(&mut self, folder: &Path) -> Result<(), LayoutError> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let Some(Name::Up(version, description)) = name::parse(&name, Layout::Diesel) else {
+            return Err(misfit(folder, Layout::Diesel));
+        };
+        let no_transaction = runs_without_transaction(&folder.join("metadata.toml"))?;
+        let read = |path: PathBuf| {
+            let (text, bytes_hash) = read_text(&path)?;
+            let mut found = annotations(&path, &text, 1)?;
+            found.no_transaction |= no_transaction;
+            Ok((Script { path, text, first_line: 1, bytes_hash }, found))
+        };
+        let up = folder.join("up.sql");
+        if up.is_file() {
+            let (script, annotations) = read(up)?;
+            self.add_up(version.clone(), Up { description, script, annotations })?;
+        }
+        let down = folder.join("down.sql");
+        if down.is_file() {
+            let (script, annotations) = read(down)?;
+            self.add_down(version, script, annotations)?;
+        }
+        Ok(())
+    }
+
+    fn add_up(&mut self, version: Version, up: Up) -> Result<(), LayoutError> {
+        match self.ups.entry(version) {
+            MapEntry::Occupied(entry) => Err(same_version(entry.key(), &entry.get().script.path, &up.script.path)),
+            MapEntry::Vacant(entry) => {
+                entry.insert(up);
+                Ok(())
+            }
+        }
+    }
+
+    fn add_down(&mut self, version: Version, script: Script, annotations: Annotations) -> Result<(), LayoutError> {
+        match self.downs.entry(version) {
+            MapEntry::Occupied(entry) => Err(same_version(entry.key(), &entry.get().0.path, &script.path)),
+            MapEntry::Vacant(entry) => {
+                entry.insert((script, annotations));
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(mut self, notes: Vec<String>) -> Result<Folder, LayoutError> {
+        let mut migrations = Vec::with_capacity(self.ups.len());
+        for (version, Up { description, script: up, annotations }) in self.ups {
+            let (down, down_annotations) = self.downs.remove(&version).unzip();
+            migrations.push(MigrationFile {
+                version,
+                description,
+                up,
+                kind: if down.is_some() { Kind::Reversible } else { Kind::Forward },
+                down,
+                annotations,
+                down_annotations: down_annotations.unwrap_or_default(),
+            });
+        }
+        if let Some((version, (script, _))) = self.downs.into_iter().next() {
+            let hint = match self.layout {
+                Layout::Flyway => {
+                    "write the V file with the same version; if U files are refinery's, set `layout = \"refinery\"`"
+                }
+                Layout::Diesel => "write the up.sql beside it",
+                _ => "write the up file with the same version",
+            };
+            return Err(LayoutError::new(
+                &script.path,
+                format!("takes back version {version}, which nothing applies"),
+                hint,
+            ));
+        }
+        self.repeatables.sort_by(|a, b| a.description.cmp(&b.description));
+        Ok(Folder { layout: self.layout, migrations, repeatables: self.repeatables, notes })
+    }
+}
+
+/// Reads a file as UTF-8, without a byte order mark, and hashes its bytes.
+fn read_text(path: &Path) -> Result<(String, String), LayoutError> {
+    let bytes = fs::read(path).map_err(|source| LayoutError::io(path, "the file cannot be read", source))?;
+    let hash = checksum::raw_hash(&bytes);
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        let valid = String::from_utf8_lossy(&error.as_bytes()[..offset]);
+        LayoutError::new(
+            path,
+            format!("not UTF-8: byte {offset} is 0x{:02x}", error.as_bytes()[offset]),
+            "save the file as UTF-8",
+        )
+        .at(position::line_column(&valid, offset))
+    })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok((text, hash))
+}
+
+fn annotations(path: &Path, text: &str, first_line: u32) -> Result<Annotations, LayoutError> {
+    annotation::parse(text).map_err(|error| {
+        let place = position::line_column(text, error.offset);
+        LayoutError::new(path, &error.message, error.hint())
+            .at(LineColumn { line: place.line + first_line - 1, ..place })
+    })
+}
+
+/// Reads the one key of Diesel's `metadata.toml` that exists; a TOML parser would be much for that.
+fn runs_without_transaction(path: &Path) -> Result<bool, LayoutError> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let (text, _) = read_text(path)?;
+    for (line, number) in text.lines().zip(1u32..) {
+        let line = line.split('#').next().unwrap_or_default();
+        let Some((key, value)) = line.split_once('=') else {
+            continue;
+        };
+        if key.trim() == "run_in_transaction" {
+            return match value.trim() {
+                "false" => Ok(true),
+                "true" => Ok(false),
+                _ => Err(LayoutError::new(
+                    path,
+                    "`run_in_transaction` is neither true nor false",
+                    "write `run_in_transaction = false`",
+                )
+                .at(LineColumn { line: number, column: 1 })),
+            };
+        }
+    }
+    Ok(false)
+}
+
+fn refuse_code(path: &Path, layout: Layout) -> Result<(), LayoutError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (stem, extension) = name.rsplit_once('.').unwrap_or_default();
+    let as_sql = format!("{stem}.sql");
+    let (tool, language) = match (layout, extension) {
+        (Layout::Flyway | Layout::Refinery, "rs") => ("refinery", "Rust"),
+        (Layout::Goose, "go") if !stem.ends_with("_test") => ("goose", "Go"),
+        _ => return Ok(()),
+    };
+    if name::parse(&as_sql, layout).is_none() {
+        return Ok(());
+    }
+    let hint = "write the migration as SQL, or as a Rust step of the service, and move the file to another folder";
+    Err(LayoutError::new(path, format!("{language} migrations of {tool} are not read"), hint))
+}
+
+fn same_version(version: &Version, first: &Path, second: &Path) -> LayoutError {
+    let message = format!("has version {version}, as {} does", quoted(first));
+    LayoutError::new(second, message, "give one of the files another version").with_other(first)
+}
+
+fn misfit(path: &Path, layout: Layout) -> LayoutError {
+    let hint = format!("name it like {}, or move it to another folder", layout.example());
+    LayoutError::new(path, format!("not the name of a migration in the layout of {layout}"), hint)
+}

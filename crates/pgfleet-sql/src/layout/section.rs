@@ -1,0 +1,174 @@
+//! Files that hold the way forward and the way back in sections: those of goose and dbmate.
+//!
+//! Both tools look at lines, not at SQL, so this does too.
+
+use super::Layout;
+
+/// A part of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Section<'a> {
+    pub(super) text: &'a str,
+    /// The line of the file that the part begins with.
+    pub(super) first_line: u32,
+    pub(super) no_transaction: bool,
+}
+
+/// The parts of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sections<'a> {
+    /// The comments before the first section.
+    pub(super) header: &'a str,
+    pub(super) up: Section<'a>,
+    pub(super) down: Option<Section<'a>>,
+}
+
+/// What is wrong, in which line, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SectionError {
+    pub(super) line: u32,
+    pub(super) message: String,
+    pub(super) hint: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marker {
+    Up {
+        no_transaction: bool,
+    },
+    Down {
+        no_transaction: bool,
+    },
+    /// Of goose: the whole file runs without a transaction.
+    NoTransaction,
+    /// Of goose: what is between is one statement, which the lexer sees anyway.
+    Ignored,
+}
+
+/// Which of the layouts with sections a text is written in.
+pub(super) fn recognise(text: &str) -> Option<Layout> {
+    text.lines().find_map(|line| {
+        let said = line.trim_start().strip_prefix("--")?.trim();
+        if goose_command(said).is_some_and(|command| command.eq_ignore_ascii_case("up")) {
+            return Some(Layout::Goose);
+        }
+        (said == "migrate:up" || said.starts_with("migrate:up ")).then_some(Layout::Dbmate)
+    })
+}
+
+/// Cuts a file into its sections.
+pub(super) fn cut(text: &str, layout: Layout) -> Result<Sections<'_>, SectionError> {
+    let mut starts: Vec<(Marker, usize, usize, u32)> = Vec::new();
+    let mut no_transaction = false;
+    let mut offset = 0;
+    for (line, number) in text.split_inclusive('\n').zip(1u32..) {
+        let start = offset;
+        offset += line.len();
+        let fail = |message: String, hint| SectionError { line: number, message, hint };
+        let marker = match layout {
+            Layout::Goose => goose(line),
+            _ => dbmate(line),
+        };
+        let Some(marker) = marker.map_err(|(message, hint)| fail(message, hint))? else {
+            let said = line.trim();
+            if starts.is_empty() && !said.is_empty() && !said.starts_with("--") {
+                return Err(fail("SQL before the first section".into(), missing_up(layout)));
+            }
+            continue;
+        };
+        match marker {
+            Marker::NoTransaction => no_transaction = true,
+            Marker::Ignored => {}
+            Marker::Up { .. } if !starts.is_empty() => {
+                return Err(fail(
+                    "a second section for the way forward".into(),
+                    "keep one section of each kind, the way forward first",
+                ));
+            }
+            Marker::Down { .. } if starts.len() != 1 => {
+                return Err(fail(
+                    "a section for the way back that does not follow the way forward".into(),
+                    "keep one section of each kind, the way forward first",
+                ));
+            }
+            Marker::Up { .. } | Marker::Down { .. } => starts.push((marker, start, offset, number + 1)),
+        }
+    }
+    let Some(&(marker, header_end, up_start, first_line)) = starts.first() else {
+        return Err(SectionError {
+            line: 1,
+            message: "no section for the way forward".into(),
+            hint: missing_up(layout),
+        });
+    };
+    let up_end = starts.get(1).map_or(text.len(), |down| down.1);
+    let without = |marker| {
+        no_transaction || matches!(marker, Marker::Up { no_transaction: true } | Marker::Down { no_transaction: true })
+    };
+    Ok(Sections {
+        header: &text[..header_end],
+        up: Section { text: &text[up_start..up_end], first_line, no_transaction: without(marker) },
+        down: starts.get(1).map(|&(marker, _, start, first_line)| Section {
+            text: &text[start..],
+            first_line,
+            no_transaction: without(marker),
+        }),
+    })
+}
+
+fn missing_up(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Goose => "put the line `-- +goose Up` before the SQL",
+        _ => "put the line `-- migrate:up` before the SQL",
+    }
+}
+
+type Marked = Result<Option<Marker>, (String, &'static str)>;
+
+fn goose_command(said: &str) -> Option<&str> {
+    Some(said.strip_prefix("+goose")?).filter(|rest| rest.starts_with(char::is_whitespace)).map(str::trim)
+}
+
+fn goose(line: &str) -> Marked {
+    let Some(command) = line.trim().strip_prefix("--").and_then(|said| goose_command(said.trim())) else {
+        return Ok(None);
+    };
+    let words: Vec<_> = command.split_whitespace().map(str::to_ascii_uppercase).collect();
+    match words.join(" ").as_str() {
+        "UP" => Ok(Some(Marker::Up { no_transaction: false })),
+        "DOWN" => Ok(Some(Marker::Down { no_transaction: false })),
+        "NO TRANSACTION" => Ok(Some(Marker::NoTransaction)),
+        "STATEMENTBEGIN" | "STATEMENTEND" | "ENVSUB OFF" => Ok(Some(Marker::Ignored)),
+        "ENVSUB ON" => Err((
+            "`-- +goose ENVSUB ON` puts environment variables into SQL, which is not supported".into(),
+            "write the values into the file, or use the placeholders of a seed",
+        )),
+        _ => Err((
+            format!("unknown annotation `+goose {command}`"),
+            "goose knows Up, Down, StatementBegin, StatementEnd and NO TRANSACTION",
+        )),
+    }
+}
+
+fn dbmate(line: &str) -> Marked {
+    let Some(said) = line.strip_prefix("--").map(str::trim).and_then(|said| said.strip_prefix("migrate:")) else {
+        return Ok(None);
+    };
+    let mut words = said.split_whitespace();
+    let direction = words.next().unwrap_or_default();
+    let mut no_transaction = false;
+    for option in words {
+        match option {
+            "transaction:false" => no_transaction = true,
+            "transaction:true" => no_transaction = false,
+            _ => return Err((format!("unknown option `{option}`"), "dbmate knows `transaction:false`")),
+        }
+    }
+    match direction {
+        "up" => Ok(Some(Marker::Up { no_transaction })),
+        "down" => Ok(Some(Marker::Down { no_transaction })),
+        _ => Err((
+            format!("unknown section `migrate:{direction}`"),
+            "dbmate knows `-- migrate:up` and `-- migrate:down`",
+        )),
+    }
+}

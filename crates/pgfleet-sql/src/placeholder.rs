@@ -1,0 +1,206 @@
+//! Values put into a text where it names them.
+//!
+//! The mapping from the rendered text back to the file is kept, so that an error of the server still points into what
+//! somebody wrote.
+
+use crate::lexer::{self, TokenKind};
+use std::borrow::Cow;
+use thiserror::Error;
+
+/// How placeholders are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Style {
+    /// `:'name'` for a quoted value and `:"name"` for a quoted identifier, outside of quotes and comments.
+    Psql,
+    /// `${name}` for the value as it is, anywhere.
+    Flyway,
+}
+
+/// A text with its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered<'a> {
+    /// The text to send.
+    pub text: Cow<'a, str>,
+    replacements: Vec<Replacement>,
+}
+
+/// Two ranges that correspond: the placeholder and what stands in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Replacement {
+    source: (usize, usize),
+    rendered: (usize, usize),
+}
+
+impl Rendered<'_> {
+    /// Returns the byte of the source that a byte of the rendered text comes from; of a value, its placeholder's first.
+    pub fn source_offset(&self, rendered_offset: usize) -> usize {
+        let index = self.replacements.partition_point(|r| r.rendered.0 <= rendered_offset);
+        match index.checked_sub(1).map(|i| &self.replacements[i]) {
+            None => rendered_offset,
+            Some(r) if rendered_offset < r.rendered.1 => r.source.0,
+            Some(r) => r.source.1 + (rendered_offset - r.rendered.1),
+        }
+    }
+}
+
+/// A placeholder without a usable value.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}", match .kind {
+    Kind::Unknown => format!("no value for the placeholder `{}`", .name),
+    Kind::Nul => format!("the value of the placeholder `{}` holds a NUL character", .name),
+    Kind::Empty => format!("the value of the placeholder `{}` is empty, which no identifier can be", .name),
+})]
+pub struct PlaceholderError {
+    /// The name in the placeholder.
+    pub name: String,
+    /// The byte of the text where the placeholder begins.
+    pub offset: usize,
+    kind: Kind,
+}
+
+impl PlaceholderError {
+    /// Whether nothing is known under the name, rather than something unusable.
+    pub fn is_unknown(&self) -> bool {
+        self.kind == Kind::Unknown
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Unknown,
+    Nul,
+    Empty,
+}
+
+/// A placeholder found in a text.
+struct Placeholder<'a> {
+    name: &'a str,
+    start: usize,
+    end: usize,
+    form: Form,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Literal,
+    Identifier,
+    Raw,
+}
+
+/// Puts values in place of the placeholders of a text; without any, the text is borrowed.
+///
+/// # Errors
+///
+/// If `lookup` has no value for a name, or one that cannot be written there.
+pub fn render<'a>(
+    text: &'a str,
+    style: Style,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Rendered<'a>, PlaceholderError> {
+    let placeholders = find(text, style);
+    if placeholders.is_empty() {
+        return Ok(Rendered { text: Cow::Borrowed(text), replacements: Vec::new() });
+    }
+    let mut rendered = String::with_capacity(text.len());
+    let mut replacements = Vec::with_capacity(placeholders.len());
+    let mut done = 0;
+    for Placeholder { name, start, end, form } in placeholders {
+        let fail = |kind| PlaceholderError { name: name.to_owned(), offset: start, kind };
+        let value = lookup(name).ok_or_else(|| fail(Kind::Unknown))?;
+        if value.contains('\0') {
+            return Err(fail(Kind::Nul));
+        }
+        if value.is_empty() && form == Form::Identifier {
+            return Err(fail(Kind::Empty));
+        }
+        rendered.push_str(&text[done..start]);
+        let rendered_start = rendered.len();
+        match form {
+            Form::Literal => quote(&mut rendered, &value, '\''),
+            Form::Identifier => quote(&mut rendered, &value, '"'),
+            Form::Raw => rendered.push_str(&value),
+        }
+        replacements.push(Replacement { source: (start, end), rendered: (rendered_start, rendered.len()) });
+        done = end;
+    }
+    rendered.push_str(&text[done..]);
+    Ok(Rendered { text: Cow::Owned(rendered), replacements })
+}
+
+/// Returns the names of the placeholders in a text, each once, in the order of the text.
+pub fn names(text: &str, style: Style) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for placeholder in find(text, style) {
+        if !names.iter().any(|name| name == placeholder.name) {
+            names.push(placeholder.name.to_owned());
+        }
+    }
+    names
+}
+
+fn find(text: &str, style: Style) -> Vec<Placeholder<'_>> {
+    match style {
+        Style::Psql if text.contains(":'") || text.contains(":\"") => find_psql(text),
+        Style::Flyway if text.contains("${") => find_flyway(text),
+        Style::Psql | Style::Flyway => Vec::new(),
+    }
+}
+
+fn find_psql(text: &str) -> Vec<Placeholder<'_>> {
+    let mut found = Vec::new();
+    let mut colon = None;
+    for token in lexer::tokens(text) {
+        let form = match token.kind {
+            TokenKind::String if text[token.start..].starts_with('\'') => Some(Form::Literal),
+            TokenKind::QuotedIdentifier if text[token.start..].starts_with('"') => Some(Form::Identifier),
+            _ => None,
+        };
+        if let (Some(start), Some(form)) = (colon, form) {
+            let name = &text[token.start + 1..token.end - 1];
+            if is_psql_name(name) {
+                found.push(Placeholder { name, start, end: token.end, form });
+            }
+        }
+        // The lexer takes `::` and `:=` as one, so a lone colon is one that psql looks at.
+        colon = (token.kind == TokenKind::Punctuation && token.text(text) == ":").then_some(token.start);
+    }
+    found
+}
+
+fn find_flyway(text: &str) -> Vec<Placeholder<'_>> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(start) = text[from..].find("${").map(|position| from + position) {
+        from = start + 2;
+        let Some(length) = text[from..].find('}') else {
+            break;
+        };
+        let name = &text[from..from + length];
+        if is_flyway_name(name) {
+            found.push(Placeholder { name, start, end: from + length + 1, form: Form::Raw });
+            from += length + 1;
+        }
+    }
+    found
+}
+
+fn is_psql_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80)
+}
+
+/// What is not a name is left alone: `$${"a": 1}$$` is a dollar-quoted string.
+fn is_flyway_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':') || b >= 0x80)
+}
+
+/// Writes a value in quotes. Doubling the quote is enough with `standard_conforming_strings`, which the runner sets; this
+/// crate does not use the connection's own quoting, because it knows no connection.
+fn quote(rendered: &mut String, value: &str, quote: char) {
+    rendered.push(quote);
+    for character in value.chars() {
+        rendered.extend(std::iter::repeat_n(character, 1 + usize::from(character == quote)));
+    }
+    rendered.push(quote);
+}
