@@ -70,7 +70,7 @@ fn run<'a>(text: &'a str, statements: &[Statement], no_transaction: bool) -> Res
         }
         kept = inner;
     }
-    let first = if kept.len() == statements.len() { 0 } else { 1 };
+    let first = usize::from(kept.len() != statements.len());
     for (index, statement) in kept.iter().enumerate() {
         let words = Words::of(statement.text(text));
         let finding = transaction_control(&words, no_transaction)
@@ -93,8 +93,8 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(offset: usize, reason: impl Into<String>, hint: &'static str) -> Option<Self> {
-        Some(Self { offset, reason: reason.into(), hint })
+    fn new(offset: usize, reason: impl Into<String>, hint: &'static str) -> Self {
+        Self { offset, reason: reason.into(), hint }
     }
 }
 
@@ -171,7 +171,7 @@ fn transaction_control(words: &Words, no_transaction: bool) -> Option<Finding> {
         "PREPARE" if words.at(1) == "TRANSACTION" => "PREPARE TRANSACTION",
         "ROLLBACK" if words.at(1) == "PREPARED" => "ROLLBACK PREPARED",
         "ROLLBACK" if words.options().first().is_some_and(|w| w == "TO") => {
-            return no_transaction.then(|| Finding::new(0, "ROLLBACK TO needs a transaction", hint)).flatten();
+            return no_transaction.then(|| Finding::new(0, "ROLLBACK TO needs a transaction", hint));
         }
         "ROLLBACK" => "ROLLBACK",
         "SAVEPOINT" if no_transaction => "SAVEPOINT",
@@ -179,22 +179,22 @@ fn transaction_control(words: &Words, no_transaction: bool) -> Option<Finding> {
         _ => return None,
     };
     let place = if no_transaction { "in a file that runs without a transaction" } else { "inside of a migration" };
-    Finding::new(0, format!("{name} {place}"), hint)
+    Some(Finding::new(0, format!("{name} {place}"), hint))
 }
 
 fn copy(statement: &str) -> Option<Finding> {
+    const ROWS: &str = "write the rows as INSERT statements (pg_dump --inserts --rows-per-insert=1000), or COPY FROM a file or \
+                        PROGRAM that the server can read";
     let (token, from) = copy_through_client(statement)?;
-    if from {
-        let hint = "write the rows as INSERT statements (pg_dump --inserts --rows-per-insert=1000), or COPY FROM a file or \
-                    PROGRAM that the server can read";
-        Finding::new(token.start, "COPY FROM stdin waits for rows that nobody sends", hint)
+    Some(if from {
+        Finding::new(token.start, "COPY FROM stdin waits for rows that nobody sends", ROWS)
     } else {
         Finding::new(
             token.start,
             "COPY TO stdout sends rows that nobody reads",
             "remove the statement, or COPY TO a file",
         )
-    }
+    })
 }
 
 /// The `stdin` or `stdout` of a COPY, and whether rows come from the client.
@@ -225,31 +225,26 @@ pub(crate) fn copy_through_client(statement: &str) -> Option<(Token, bool)> {
 }
 
 fn session(words: &Words) -> Option<Finding> {
+    const DISCARD: &str = "remove the statement: the runner resets what a file leaves behind";
     const USER: &str = "a migration runs as the owner of the service: remove the statement; SET LOCAL ROLE changes the role until the commit";
     match words.at(0) {
-        "DISCARD" => Finding::new(
+        "DISCARD" => Some(Finding::new(0, "DISCARD resets the session that holds the migration lock", DISCARD)),
+        "SET" | "RESET" if names_session_user(words) => Some(Finding::new(
             0,
-            "DISCARD resets the session that holds the migration lock",
-            "remove the statement: the runner resets what a file leaves behind",
-        ),
-        "SET" | "RESET" => {
-            let scope =
-                usize::from(words.at(0) == "SET" && matches!(words.at(1), "SESSION" | "LOCAL") && words.at(2) != "")
-                    * usize::from(
-                        words.at(1) == "LOCAL" || words.at(2) == "SESSION" || words.at(2) == "SESSION_AUTHORIZATION",
-                    );
-            let named = words.at(1 + scope) == "SESSION" && words.at(2 + scope) == "AUTHORIZATION";
-            if named || words.at(1 + scope).trim_matches('"').eq_ignore_ascii_case("SESSION_AUTHORIZATION") {
-                return Finding::new(
-                    0,
-                    format!("{} SESSION AUTHORIZATION changes the user of the session", words.at(0)),
-                    USER,
-                );
-            }
-            None
-        }
+            format!("{} SESSION AUTHORIZATION changes the user of the session", words.at(0)),
+            USER,
+        )),
         _ => None,
     }
+}
+
+/// Whether a SET or RESET is about the user of the session, which is a command and a setting.
+fn names_session_user(words: &Words) -> bool {
+    let scope = usize::from(matches!(words.at(1), "SESSION" | "LOCAL"));
+    let setting = |word: &str| word.trim_matches('"').eq_ignore_ascii_case("session_authorization");
+    setting(words.at(1))
+        || setting(words.at(1 + scope))
+        || [1, 1 + scope].iter().any(|&i| words.at(i) == "SESSION" && words.at(i + 1) == "AUTHORIZATION")
 }
 
 /// Finds a call that releases advisory locks, also in the code of a `DO`; the code of functions runs some other time.
@@ -271,11 +266,11 @@ fn unlock(statement: &str, words: &Words) -> Option<Finding> {
         if let Some(offset) = found
             && (inside || tokens.peek().is_some_and(|next| next.kind == TokenKind::OpenParen))
         {
-            return Finding::new(
+            return Some(Finding::new(
                 token.start + offset,
                 "a call of pg_advisory_unlock would release the migration lock",
                 HINT,
-            );
+            ));
         }
     }
     None

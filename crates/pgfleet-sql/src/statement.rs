@@ -192,10 +192,8 @@ impl Scan {
         let previous = std::mem::take(&mut self.previous);
         match token.kind {
             TokenKind::OpenParen => self.parens.push(token.start),
-            TokenKind::CloseParen => {
-                if self.parens.pop().is_none() {
-                    return Err((SyntaxErrorKind::CloseParen, token.start));
-                }
+            TokenKind::CloseParen if self.parens.pop().is_none() => {
+                return Err((SyntaxErrorKind::CloseParen, token.start));
             }
             TokenKind::Identifier if self.parens.is_empty() => self.word(text, token, previous),
             TokenKind::UnterminatedComment => return Err((SyntaxErrorKind::OpenComment, token.start)),

@@ -52,8 +52,7 @@ pub struct VersionError {
 
 impl VersionError {
     /// Returns what to do about it.
-    #[expect(clippy::unused_self, reason = "as the other errors have it")]
-    pub fn hint(&self) -> &str {
+    pub fn hint(&self) -> &'static str {
         "a version is made of digits, such as 7, 0007 or 20260730140000"
     }
 }

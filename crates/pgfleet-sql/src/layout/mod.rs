@@ -112,7 +112,6 @@ pub struct UnknownLayout {
 
 impl UnknownLayout {
     /// Returns the names there are.
-    #[expect(clippy::unused_self, reason = "as the other errors have it")]
     pub fn hint(&self) -> String {
         let names: Vec<_> = Layout::ALL.iter().map(|layout| layout.name()).collect();
         format!("layouts are {}", names.join(", "))

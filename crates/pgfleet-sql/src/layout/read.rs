@@ -30,22 +30,19 @@ pub fn read_folder(dir: &Path, layout: Option<Layout>) -> Result<Folder, LayoutE
         None => listing.recognise()?,
     };
     let mut builder = Builder::new(layout);
-    match layout {
-        Layout::Diesel => {
-            if let Some(file) = listing.sql.first() {
-                return Err(misfit(&file.path, layout));
-            }
-            for folder in &listing.diesel {
-                builder.add_diesel(folder)?;
-            }
+    if layout == Layout::Diesel {
+        if let Some(file) = listing.sql.first() {
+            return Err(misfit(&file.path, layout));
         }
-        _ => {
-            for file in &listing.sql {
-                builder.add_file(file)?;
-            }
-            for code in &listing.code {
-                refuse_code(code, layout)?;
-            }
+        for folder in &listing.diesel {
+            builder.add_diesel(folder)?;
+        }
+    } else {
+        for file in &listing.sql {
+            builder.add_file(file)?;
+        }
+        for code in &listing.code {
+            refuse_code(code, layout)?;
         }
     }
     let mut notes = listing.notes;
@@ -95,7 +92,7 @@ impl Listing {
                 listing.add_folder(path);
             } else if name::is_sql(&name) {
                 listing.sql.push(File { path, name });
-            } else if name.ends_with(".rs") || name.ends_with(".go") {
+            } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "go") {
                 listing.code.push(path);
             } else if name.ends_with(".sql.conf") {
                 listing.notes.push(format!("{} is not read: write what it sets as annotations", quoted(&path)));
