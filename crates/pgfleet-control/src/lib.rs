@@ -1,1 +1,3 @@
 //! The manifest, provisioning, isolation and the control database.
+
+pub mod manifest;

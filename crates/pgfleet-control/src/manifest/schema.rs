@@ -1,0 +1,201 @@
+//! The one table of all keys: what they take, their defaults, what they mean.
+//!
+//! Parsing, unknown-key errors, environment variables, `config show` and the reference are all derived from it, so a
+//! key cannot be read without being documented.
+
+use super::value::Kind;
+use super::word::{
+    Broker, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, RetryOn, TenantDatabases,
+    TenantUse,
+};
+
+/// What a key is when nobody sets it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Preset {
+    /// It stays unset.
+    Unset,
+    /// This text, read as an environment variable would be.
+    Is(&'static str),
+    /// Made from other settings, described for the reference; `Layers::complete` makes it.
+    Made(&'static str),
+}
+
+/// How much of a value may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    Open,
+    /// A connection string or a list of them: all but the password.
+    Url,
+    /// Nothing, if the key's own name is one of a secret.
+    ByName,
+}
+
+/// One key, or with `*` a family of keys.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: Preset,
+    pub(super) doc: &'static str,
+    pub(super) secrecy: Secrecy,
+    /// Read and checked, but without effect in this version.
+    pub(super) unused: bool,
+}
+
+const fn key(path: &'static str, kind: Kind, default: Preset, doc: &'static str) -> Key {
+    Key { path, kind, default, doc, secrecy: Secrecy::Open, unused: false }
+}
+
+impl Key {
+    const fn url(self) -> Self {
+        Self { secrecy: Secrecy::Url, ..self }
+    }
+
+    const fn secret_by_name(self) -> Self {
+        Self { secrecy: Secrecy::ByName, ..self }
+    }
+
+    const fn unused(self) -> Self {
+        Self { unused: true, ..self }
+    }
+
+    pub(super) fn segments(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.path.split('.')
+    }
+}
+
+/// The layouts of migration folders that are known.
+pub(super) const LAYOUTS: &[&str] =
+    &["pgfleet", "sqlx", "flyway", "refinery", "golang-migrate", "dbmate", "goose", "diesel"];
+
+use Kind::{Bool, Duration, Integer, IntegerOrAuto, List, Path, Text, Words};
+use Preset::{Is, Made, Unset};
+
+const COUNT: Kind = Integer { min: 1, max: 1_000 };
+const CONNECTIONS: Kind = Integer { min: 1, max: 10_000 };
+
+/// All keys, in the order of the reference.
+#[rustfmt::skip]
+pub(super) static KEYS: &[Key] = &[
+    key("solution.name", Text, Made("the name of the manifest's folder"), "Name of the solution"),
+    key("solution.auto_migrate", Bool, Is("true"), "Services migrate their database when they start; `false`: only the command line or a library call does"),
+    key("solution.isolation", Words(Isolation::WORDS), Is("strict"), "`strict`: no service reaches another's database; `declared`: what `uses` names is allowed"),
+
+    key("servers.*.url", Text, Is("local"), "`local` for the embedded PostgreSQL, or the URL of a role that may create databases and roles").url(),
+    key("servers.*.replicas", List, Is(""), "URLs of streaming replicas").url().unused(),
+    key("servers.*.budget", IntegerOrAuto { min: 1, max: 100_000 }, Is("auto"), "Connections for all pools together; `auto`: what the server allows, without the reserved ones, less a tenth").unused(),
+    key("servers.*.data_dir", Path, Unset, "Data folder of a local server"),
+    key("servers.*.bin_dir", Path, Unset, "Folder of the PostgreSQL programs of a local server"),
+    key("servers.*.max_connections", CONNECTIONS, Unset, "`max_connections` of a local server"),
+
+    key("control.server", Text, Made("the only server"), "Server of the control database"),
+    key("control.database", Text, Is("pgfleet"), "Name of the control database"),
+    key("control.key_file", Path, Unset, "File with the key that encrypts stored credentials"),
+
+    key("services.*.server", Text, Made("the only server"), "Server of the service's database"),
+    key("services.*.database", Text, Made("the service's name, shortened to 63 bytes"), "Name of the service's database"),
+    key("services.*.schema", Text, Is("public"), "Schema of the service's tables"),
+    key("services.*.migrations", Path, Made("`services/<name>/migrations`"), "Folder of the migrations"),
+    key("services.*.seeds", Path, Made("`services/<name>/seeds`"), "Folder of the seed files"),
+    key("services.*.layout", Words(LAYOUTS), Unset, "Layout of the migrations' folder; recognised when not named"),
+    key("services.*.history", Text, Unset, "History table, as `schema.table`"),
+    key("services.*.modules", List, Is(""), "Modules in the service's database, in the order in which they are migrated").unused(),
+    key("services.*.uses", List, Is(""), "Declared access to other services' modules, as `service:module`"),
+    key("services.*.extensions", List, Is(""), "PostgreSQL extensions that provisioning creates"),
+    key("services.*.tenants", Words(TenantUse::WORDS), Is("none"), "`own`: the service has data in tenant databases").unused(),
+    key("services.*.pool.max", CONNECTIONS, Is("20"), "Most connections of the pool").unused(),
+    key("services.*.pool.min", Integer { min: 0, max: 10_000 }, Is("5"), "Connections kept open").unused(),
+    key("services.*.pool.idle_timeout", Duration, Is("30s"), "When an idle connection is closed").unused(),
+    key("services.*.pool.connect_timeout", Duration, Is("20s"), "How long opening a connection may take").unused(),
+    key("services.*.pool.command_timeout", Duration, Is("30s"), "How long a statement may take").unused(),
+    key("services.*.program", Path, Unset, "Program that runs the migrations and seeders written in Rust").unused(),
+    key("services.*.run", Text, Unset, "Command with which `up` starts the service").unused(),
+    key("services.*.properties.*", Text, Unset, "Seed property of this service; goes before the one of the same name in `[seeds.properties]`").secret_by_name(),
+
+    key("connections.*", Text, Unset, "Service whose database serves this connection name").unused(),
+
+    key("tenants.databases", Words(TenantDatabases::WORDS), Is("one"), "`one`: a database per tenant with a schema per service; `per-service`: one for each service").unused(),
+    key("tenants.placement", Words(Placement::WORDS), Is("fewest-databases"), "Server on which a new tenant is placed").unused(),
+    key("tenants.always_seed", Bool, Is("false"), "Seed tenants also when no schema changed").unused(),
+
+    key("migrations.lock_timeout", Duration, Is("2s"), "How long a statement of a migration waits for a lock"),
+    key("migrations.lock_tries", COUNT, Is("10"), "How often a migration that met a lock time-out is tried in all"),
+    key("migrations.retry_on", Words(RetryOn::WORDS), Is("transient"), "`transient`: only errors that can pass are tried again; `any`: all"),
+    key("migrations.max_tries", COUNT, Is("3"), "How often a run is tried in all"),
+    key("migrations.min_retry_wait", Duration, Is("5s"), "Shortest wait before the next try"),
+    key("migrations.max_retry_wait", Duration, Is("15s"), "Longest wait before the next try"),
+    key("migrations.wait_attempts", COUNT, Is("30"), "How often a service looks for its server when it starts"),
+    key("migrations.wait_delay", Duration, Is("5s"), "Time between two such looks"),
+    key("migrations.durability", Words(Durability::WORDS), Is("run"), "`run`: one flush to disk at the end of a run; `each`: one per migration"),
+    key("migrations.on_changed", Words(OnChanged::WORDS), Is("error"), "An applied migration was edited"),
+    key("migrations.on_missing", Words(OnMissing::WORDS), Is("error"), "An applied migration below the newest known one has no file"),
+    key("migrations.on_ahead", Words(OnAhead::WORDS), Is("run"), "The database is ahead of the newest migration known here"),
+    key("migrations.on_out_of_order", Words(OnOutOfOrder::WORDS), Is("error"), "A pending migration is below the newest applied one"),
+    key("migrations.concurrency", Integer { min: 1, max: 256 }, Is("4"), "How many databases are migrated at a time"),
+    key("migrations.placeholders.*", Text, Unset, "Value of a placeholder in migrations").secret_by_name(),
+
+    key("seeds.properties.*", Text, Unset, "Value of a property in all services' seed files").secret_by_name(),
+
+    key("lint.deny", List, Is(""), "Rules whose findings are errors").unused(),
+    key("lint.allow", List, Is(""), "Rules that are off").unused(),
+
+    key("events.broker", Words(Broker::WORDS), Is("postgres"), "What carries messages between services").unused(),
+    key("events.url", Text, Unset, "URL of the broker").url().unused(),
+
+    key("backup.store", Text, Is("file:backups"), "`file:PATH` or `s3://bucket/prefix`").unused(),
+    key("backup.recipients", List, Is(""), "Age public keys to which backups are encrypted").unused(),
+    key("backup.schedule", Text, Is("0 0 * * *"), "When backups run, as a cron expression in UTC").unused(),
+    key("backup.keep_days", Integer { min: 1, max: 36_500 }, Is("30"), "Days for which backups are kept").unused(),
+];
+
+/// Finds the key to which a path belongs.
+pub(super) fn leaf<S: AsRef<str>>(path: &[S]) -> Option<&'static Key> {
+    KEYS.iter().find(|key| matches(key, path) == Some(0))
+}
+
+/// Says whether a path is a table of the schema.
+pub(super) fn is_table<S: AsRef<str>>(path: &[S]) -> bool {
+    KEYS.iter().any(|key| matches(key, path).is_some_and(|left| left > 0))
+}
+
+/// Returns the names that the schema knows directly below a table, without `*`.
+pub(super) fn children<S: AsRef<str>>(table: &[S]) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for name in next_segments(table) {
+        if name != "*" && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Says whether a table takes any name.
+pub(super) fn is_open<S: AsRef<str>>(table: &[S]) -> bool {
+    next_segments(table).any(|name| name == "*")
+}
+
+/// Returns the tables in which a key of this name stands, for keys that were written into the wrong one.
+pub(super) fn homes(name: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(move |key| {
+        let (table, last) = key.path.rsplit_once('.')?;
+        (last == name).then_some(table)
+    })
+}
+
+fn next_segments<S: AsRef<str>>(table: &[S]) -> impl Iterator<Item = &'static str> {
+    KEYS.iter()
+        .filter(move |key| matches(key, table).is_some_and(|left| left > 0))
+        .filter_map(move |key| key.segments().nth(table.len()))
+}
+
+/// How many segments the key has beyond the path, if the path leads to it.
+fn matches<S: AsRef<str>>(key: &Key, path: &[S]) -> Option<usize> {
+    let mut segments = key.segments();
+    for given in path {
+        let segment = segments.next()?;
+        if segment != "*" && segment != given.as_ref() {
+            return None;
+        }
+    }
+    Some(segments.count())
+}
