@@ -1,0 +1,27 @@
+//! A warm server per machine user, and a database per test.
+//!
+//! The first test of a day starts the server ([`TestServer::shared`]); it is *left running*, so the
+//! next test process connects within milliseconds. Test commands end with
+//! [`TestServer::stop_all`]. The server is not durable; its data is in `/var/tmp/pgfleet-test-<uid>`
+//! and may be deleted at any time when it is stopped.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use pgfleet_local::testing::TestServer;
+//! let server = TestServer::shared().await;
+//! let database = server.database().await;
+//! let url = database.url(); // postgres://postgres:…@127.0.0.1:<port>/t_…
+//! # }
+//! ```
+//!
+//! Functions here panic with the reason instead of returning errors: a test cannot go on without
+//! its server.
+
+mod database;
+mod own;
+mod server;
+mod sweep;
+
+pub use database::TestDatabase;
+pub use own::OwnServer;
+pub use server::TestServer;

@@ -1,0 +1,4 @@
+//! Tests that run real servers.
+#![cfg(feature = "testing")]
+
+mod shared;
