@@ -212,3 +212,99 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails(text: &str) -> (String, usize, String) {
+        let error = parse(text).unwrap_err();
+        (error.to_string(), error.offset, error.hint().to_owned())
+    }
+
+    #[test]
+    fn annotations_are_read_from_the_comments_at_the_top() {
+        let text = "-- Adds the index.\n\n--pgfleet: no-transaction\r\n/* x */ -- PGFLEET:  lock_timeout = 10s \n\
+                    -- pgfleet: requires identity@3, billing@1.2\n-- pgfleet: requires audit@007\nselect 1; -- pgfleet";
+        let requirement = |set: &str, version: &str| Requirement { set: set.into(), version: version.into() };
+        assert_eq!(
+            parse(text).unwrap(),
+            Annotations {
+                no_transaction: true,
+                lock_timeout: Some(Duration::from_secs(10)),
+                requires: vec![
+                    requirement("identity", "3"),
+                    requirement("billing", "1.2"),
+                    requirement("audit", "007")
+                ],
+            }
+        );
+        assert_eq!(parse("select 1").unwrap(), Annotations::default());
+        assert_eq!(parse("").unwrap(), Annotations::default());
+    }
+
+    #[test]
+    fn the_first_line_of_sqlx_counts_only_as_the_first_line() {
+        assert!(parse("-- no-transaction\nselect 1").unwrap().no_transaction);
+        assert!(!parse("\n-- no-transaction\nselect 1").unwrap().no_transaction);
+        assert!(parse("-- no-transaction\n-- pgfleet: no-transaction").unwrap().no_transaction);
+    }
+
+    #[test]
+    fn misspelt_annotations_are_corrected() {
+        let (message, offset, hint) = fails("-- a\n-- pgfleet: no_transactoin\n");
+        assert_eq!((message.as_str(), offset), ("unknown annotation `no_transactoin`", 5));
+        assert_eq!(hint, "did you mean `no-transaction`?");
+        assert_eq!(fails("-- pgfleet: lock-timeout=1s").2, "did you mean `lock_timeout`?");
+        assert_eq!(fails("-- pgfleet: require a@1").2, "did you mean `requires`?");
+        assert_eq!(fails("-- pgfleet: statement=1s").2, FORMS);
+    }
+
+    #[test]
+    fn annotations_that_cannot_be_followed_are_errors() {
+        assert_eq!(fails("-- pgfleet:").0, "the annotation is empty");
+        assert_eq!(fails("-- pgfleet: no-transaction yes").0, "`no-transaction` takes no value");
+        assert_eq!(
+            fails("-- pgfleet: no-transaction\n-- pgfleet: no-transaction").0,
+            "`no-transaction` is given twice"
+        );
+        assert_eq!(
+            fails("-- pgfleet: lock_timeout=1s\n-- pgfleet: lock_timeout=1s").0,
+            "`lock_timeout` is given twice"
+        );
+        assert_eq!(fails("-- pgfleet: lock_timeout").0, "`` is not a duration, such as 500ms, 10s, 5min or 1h");
+        assert_eq!(fails("-- pgfleet: lock_timeout=25d").0, "a lock timeout is at most 24 days");
+        assert_eq!(fails("-- pgfleet: requires identity").0, "`identity` does not name a set and a version");
+        assert_eq!(fails("-- pgfleet: requires a@1 b@2").0, "`a@1 b@2` does not name a set and a version");
+    }
+
+    #[test]
+    fn an_annotation_behind_a_statement_is_no_comment() {
+        let (message, offset, _) = fails("select 1;\n-- pgfleet: no-transaction");
+        assert_eq!((message.as_str(), offset), ("the annotation `no-transaction` comes too late", 10));
+        assert!(parse("select '\n-- pgfleet: nonsense'; /*\n-- pgfleet: nonsense\n*/").is_ok());
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        let millis = |text| parse_duration(text).map(|d| d.as_millis());
+        assert_eq!(millis("500ms"), Ok(500));
+        assert_eq!(millis(" 10 s "), Ok(10_000));
+        assert_eq!(millis("5min"), Ok(300_000));
+        assert_eq!(millis("1h"), Ok(3_600_000));
+        assert_eq!(millis("2d"), Ok(172_800_000));
+        assert_eq!(millis("0"), Ok(0));
+        for (text, part) in [
+            ("10", "no unit"),
+            ("5m", "5min"),
+            ("", "not a duration"),
+            ("1.5s", "not a duration"),
+            ("-1s", "not a duration"),
+            ("99999999999999999999s", "not a duration"),
+            ("9999999999999999999d", "too long"),
+            ("1 fortnight", "not a duration"),
+        ] {
+            assert!(millis(text).unwrap_err().contains(part), "{text}");
+        }
+    }
+}

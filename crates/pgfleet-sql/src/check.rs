@@ -409,3 +409,186 @@ fn cluster_everything(words: &[String]) -> bool {
         Some(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lexer::tests::tricky_text;
+    use crate::statement::split;
+    use proptest::prelude::*;
+
+    fn checked(text: &str) -> Result<(String, usize), Refusal> {
+        check(text, &split(text).unwrap()).map(|c| (c.text.into_owned(), c.statements.len()))
+    }
+
+    fn refused(text: &str) -> (usize, Option<usize>, String) {
+        let refusal = checked(text).unwrap_err();
+        assert!(!refusal.hint().is_empty());
+        (refusal.offset, refusal.statement, refusal.reason)
+    }
+
+    #[test]
+    fn plain_migrations_are_borrowed_as_they_are() {
+        let text = "create table t (a int); insert into t values (1); savepoint s; rollback to s; rollback work to savepoint s; release s";
+        let statements = split(text).unwrap();
+        let checked = check(text, &statements).unwrap();
+        assert!(matches!(checked.text, Cow::Borrowed(_)));
+        assert_eq!(checked.statements, statements);
+    }
+
+    #[test]
+    fn a_transaction_around_everything_is_blanked() {
+        let (text, count) = checked("/* a */ BEGIN\nwork; select 1; -- x\nCOMMIT /* b */ ;").unwrap();
+        assert_eq!((text.as_str(), count), ("/* a */      \n      select 1; -- x\n       /* b */  ", 1));
+        assert_eq!(checked("start transaction; end").unwrap(), (" ".repeat(22), 0));
+        assert_eq!(checked("begin; select 1; commit and no chain").unwrap().1, 1);
+    }
+
+    #[test]
+    fn other_transaction_control_is_refused_where_it_stands() {
+        assert_eq!(
+            refused("begin; select 1; commit; begin; select 2; commit"),
+            (17, Some(2), "COMMIT inside of a migration".into())
+        );
+        assert_eq!(refused("select 1; commit"), (10, Some(1), "COMMIT inside of a migration".into()));
+        assert_eq!(refused("begin"), (0, Some(0), "BEGIN inside of a migration".into()));
+        for command in [
+            "begin",
+            "start transaction",
+            "commit",
+            "end",
+            "abort",
+            "rollback",
+            "rollback and chain",
+            "prepare transaction 'a'",
+            "commit prepared 'a'",
+            "rollback prepared 'a'",
+            "commit and chain",
+        ] {
+            let (offset, statement, reason) = refused(&format!("select 1; {command}; select 2"));
+            assert_eq!((offset, statement), (10, Some(1)), "{command}");
+            assert!(reason.ends_with(" inside of a migration"), "{reason}");
+        }
+        assert!(refused("begin isolation level serializable; select 1; commit").2.contains("options"));
+        assert!(checked("prepare p as select 1; select 2").is_ok());
+    }
+
+    #[test]
+    fn without_a_transaction_no_control_is_taken_over() {
+        for text in ["begin; select 1; commit", "savepoint a", "release a", "rollback to a", "commit"] {
+            let refusal = check_no_transaction(text, &split(text).unwrap()).unwrap_err();
+            assert_eq!(refusal.offset, 0);
+            assert!(refusal.hint().contains("annotation"));
+        }
+        let text = "create index concurrently i on t (a)";
+        assert!(check_no_transaction(text, &split(text).unwrap()).is_ok());
+    }
+
+    #[test]
+    fn copying_through_the_client_is_refused() {
+        assert_eq!(
+            refused("copy t (a, \"from\") from stdin;"),
+            (24, Some(0), "COPY FROM stdin waits for rows that nobody sends".into())
+        );
+        assert_eq!(refused("select 1; Copy t From /* x */ STDIN with (format csv)").0, 30);
+        assert!(refused("copy (select 1 from stdin) to stdout").2.contains("stdout"));
+        assert!(
+            checked("copy t from '/tmp/stdin'; copy t from program 'cat'; copy (select a from stdin) to '/tmp/x'")
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn commands_of_psql_are_refused_but_for_those_of_pg_dump() {
+        let text = "\\restrict 1aB\n\nselect 1;\n\\unrestrict 1aB\n";
+        assert_eq!(checked(text).unwrap(), (format!("{}\n\nselect 1;\n{}\n", " ".repeat(13), " ".repeat(15)), 1));
+        assert_eq!(refused("select 1;\n\\i x.sql\n"), (10, None, "`\\i` is a command of psql, not SQL".into()));
+        assert_eq!(refused("select 1 \\gexec\n").1, None);
+        assert_eq!(refused("select \\gset\n 1").1, Some(0));
+        assert!(checked("select '\\d', E'\\\\', $$\\d$$ -- \\d\n/* \\d */").is_ok());
+    }
+
+    #[test]
+    fn the_session_is_left_alone() {
+        for text in [
+            "discard all",
+            "DISCARD PLANS",
+            "set session authorization x",
+            "set session session authorization default",
+            "set local session authorization x",
+            "reset session authorization",
+            "set session_authorization to x",
+            "set local session_authorization = x",
+            "set \"session_authorization\" to x",
+            "reset session_authorization",
+        ] {
+            assert_eq!(refused(text).0, 0, "{text}");
+        }
+        assert!(checked("set search_path to session; set local role x; reset all; set session characteristics as transaction read write").is_ok());
+    }
+
+    #[test]
+    fn the_release_of_locks_is_refused() {
+        assert_eq!(refused("select pg_advisory_unlock(1)").0, 7);
+        assert_eq!(refused("select pg_catalog.\"pg_advisory_unlock_all\" ()").0, 18);
+        assert_eq!(refused("select 1; do $a$ begin perform PG_ADVISORY_UNLOCK_SHARED(1); end $a$").0, 31);
+        assert_eq!(refused("do 'begin perform pg_advisory_unlock_all(); end'").0, 18);
+        assert!(checked("select 'pg_advisory_unlock(1)', pg_advisory_xact_lock(1), pg_advisory_unlock from t").is_ok());
+        assert!(checked("create function f() returns bool language sql as $$ select pg_advisory_unlock(1) $$").is_ok());
+    }
+
+    #[test]
+    fn statements_that_need_to_be_alone_are_named() {
+        for (text, expected) in [
+            ("create index concurrently i on t (a)", Some("CREATE INDEX CONCURRENTLY")),
+            ("create unique index /* x */ concurrently if not exists i on t (a)", Some("CREATE INDEX CONCURRENTLY")),
+            ("create index \"concurrently\" on t (a)", None),
+            ("drop index concurrently i", Some("DROP INDEX CONCURRENTLY")),
+            ("reindex table concurrently t", Some("REINDEX CONCURRENTLY")),
+            ("reindex (verbose, concurrently) index i", Some("REINDEX CONCURRENTLY")),
+            ("reindex (verbose) schema s", Some("REINDEX SCHEMA")),
+            ("reindex database", Some("REINDEX DATABASE")),
+            ("reindex system d", Some("REINDEX SYSTEM")),
+            ("reindex table t", None),
+            ("vacuum (analyze) t", Some("VACUUM")),
+            ("create database d", Some("CREATE DATABASE")),
+            ("drop database d", Some("DROP DATABASE")),
+            ("create tablespace t location 'x'", Some("CREATE TABLESPACE")),
+            ("drop tablespace t", Some("DROP TABLESPACE")),
+            ("alter system set a = 1", Some("ALTER SYSTEM")),
+            ("alter database d set tablespace t", Some("ALTER DATABASE SET TABLESPACE")),
+            ("alter database d set search_path to tablespace", None),
+            ("alter table t detach partition p concurrently", Some("DETACH PARTITION CONCURRENTLY")),
+            ("alter table t detach partition p", None),
+            ("cluster", Some("CLUSTER without a table")),
+            ("cluster verbose", Some("CLUSTER without a table")),
+            ("cluster (verbose)", Some("CLUSTER without a table")),
+            ("cluster (verbose) t", None),
+            ("cluster verbose t using i", None),
+            ("refresh materialized view concurrently v", None),
+            ("", None),
+        ] {
+            assert_eq!(needs_no_transaction(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_checked_keeps_its_length_and_its_statements(text in tricky_text(), wrap in any::<bool>()) {
+            let text = if wrap { format!("begin;\\restrict ä\n{text};commit;") } else { text };
+            if let Ok(statements) = split(&text) {
+                let _ = check_no_transaction(&text, &statements);
+                if let Ok(checked) = check(&text, &statements) {
+                    prop_assert_eq!(checked.text.len(), text.len());
+                    prop_assert_eq!(split(&checked.text).unwrap(), checked.statements);
+                }
+            }
+        }
+
+        #[test]
+        fn any_statement_can_be_asked_about(text in tricky_text()) {
+            let _ = needs_no_transaction(&text);
+            let _ = needs_no_transaction(&format!("reindex ({text}"));
+        }
+    }
+}

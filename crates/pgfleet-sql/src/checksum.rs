@@ -68,3 +68,134 @@ fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lexer::tests::tricky_text;
+    use proptest::prelude::*;
+
+    /// Stored in databases everywhere: if this test fails, the code is wrong.
+    #[test]
+    fn checksums_of_old_never_change() {
+        let golden = [
+            ("", "v1:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            ("select 1;", "v1:d66d6c98ef9de1427ededf144641cdcd274d4078bbc5721d626377e630d094f9"),
+            (
+                "CREATE TABLE t (größe text DEFAULT 'A''b' /* x */, \"N\" int, CHECK (a >= -1.50)); -- end",
+                "v1:9c8d523581fb8e1311fd626ff41cd9bc10ff3f060460a06e4e0db8214a0220eb",
+            ),
+            (
+                "-- pgfleet: no-transaction\n-- pgfleet: lock_timeout=10s\n-- pgfleet: requires b@2, a@01\ncreate index concurrently i on t (a)",
+                "v1:498ecf7038fb06fec2e0538d1dc044af024082fffe1f37c420645bc850861b47",
+            ),
+            (
+                "do $a$ begin null; end $a$; select E'\\'', U&\"x\", $1, a::b[1:2]",
+                "v1:caff0e377dbba1e7a46fa6fcf85ba5ada8dd22feff94addce5ba00a87cb75933",
+            ),
+        ];
+        for (text, expected) in golden {
+            assert_eq!(checksum(text), expected, "{text}");
+        }
+        assert_eq!(raw_hash(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn comments_white_space_and_case_do_not_count() {
+        let expected = checksum("create table t (a int default -1);");
+        for text in [
+            "\u{feff}CREATE  TABLE\r\n\tT(a INT/* x */DEFAULT - 1) ; -- y",
+            "-- x\n/* pgfleet: no-transaction */\ncreate table t\n(a int default -1);\n\n",
+            "\\restrict abc\ncreate table t (a int default -1);\r\n\\unrestrict abc\r\n",
+        ] {
+            assert_eq!(checksum(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_change_the_meaning_counts() {
+        let texts = [
+            "select a",
+            "select \"a\"",
+            "select \"A\"",
+            "select 'a'",
+            "select 'A'",
+            "select 'a\n'",
+            "select 'a\r\n'",
+            "select E'a'",
+            "select $$a$$",
+            "select $b$a$b$",
+            "select 1.0",
+            "select 1.00",
+            "select 1",
+            "select - 1",
+            "select a b",
+            "select ab",
+            "select a;",
+            "select a < = b",
+            "select a <= b",
+            "select größe",
+            "select GRÖSSE",
+            "select $$ -- a\n$$",
+            "select $$ -- b\n$$",
+            "\\d",
+            "-- pgfleet: no-transaction\nselect a",
+            "-- pgfleet: lock_timeout=1s\nselect a",
+            "-- pgfleet: requires a@1\nselect a",
+        ];
+        let mut checksums: Vec<_> = texts.iter().map(|text| checksum(text)).collect();
+        checksums.sort();
+        checksums.dedup();
+        assert_eq!(checksums.len(), texts.len());
+    }
+
+    #[test]
+    fn one_wish_in_several_words_is_one_checksum() {
+        let expected = checksum("-- pgfleet: no-transaction\nselect 1");
+        assert_eq!(checksum("-- no-transaction\nselect 1"), expected);
+        assert_eq!(checksum("-- why\n--PGFLEET:no-transaction \r\nselect 1"), expected);
+        assert_eq!(
+            with_annotations("select 1", &Annotations { no_transaction: true, ..Annotations::default() }),
+            expected
+        );
+        assert_eq!(
+            checksum("-- pgfleet: lock_timeout=60s\nselect 1"),
+            checksum("-- pgfleet: lock_timeout = 1min\nselect 1")
+        );
+    }
+
+    #[test]
+    fn tokens_longer_than_the_buffer_are_hashed_whole() {
+        let long = |end: &str| checksum(&format!("select '{}{end}'", "x".repeat(3 * BUFFER)));
+        assert_ne!(long("a"), long("b"));
+        let many = |end: &str| checksum(&format!("{}{end}", "a ".repeat(BUFFER)));
+        assert_ne!(many("a"), many("b"));
+    }
+
+    proptest! {
+        #[test]
+        fn trivia_between_tokens_changes_nothing(
+            tokens in prop::collection::vec(prop::sample::select(vec![
+                "select", "A", "\"a\"", "'b;--'", "E'\\''", "$$ ' $$", "1.5", "$1", "<=", "-", "(", ")", ",", ";", "::", "U&'x'",
+            ]), 0..12),
+            gaps in prop::collection::vec(prop::sample::select(vec![" ", "\t", "/* ' */ ", " -- \"\n ", " /* /* */ */ "]), 12),
+        ) {
+            let plain = tokens.join(" ");
+            let spaced: String = tokens.iter().zip(&gaps).flat_map(|(token, gap)| [*token, *gap]).collect();
+            prop_assert_eq!(checksum(&plain), checksum(&spaced));
+        }
+
+        #[test]
+        fn a_change_inside_of_quotes_changes_the_checksum(a in "[a-z \n/*-]{0,8}", b in "[a-z \n/*-]{0,8}") {
+            for (open, close) in [("'", "'"), ("\"", "\""), ("$q$", "$q$"), ("E'", "'")] {
+                let sum = |inner: &str| checksum(&format!("select {open}{inner}{close}"));
+                prop_assert_eq!(sum(&a) == sum(&b), a == b);
+            }
+        }
+
+        #[test]
+        fn any_text_has_a_checksum(text in tricky_text()) {
+            prop_assert_eq!(checksum(&text).len(), 67);
+        }
+    }
+}

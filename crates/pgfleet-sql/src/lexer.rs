@@ -343,3 +343,172 @@ fn is_operator(byte: u8) -> bool {
             | b'='
     )
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use TokenKind as K;
+    use proptest::prelude::*;
+
+    /// The tokens that are not white space.
+    fn cut(text: &str) -> Vec<(TokenKind, &str)> {
+        tokens(text).filter(|t| t.kind != K::Whitespace).map(|t| (t.kind, t.text(text))).collect()
+    }
+
+    #[test]
+    fn words_and_quoted_names_are_told_apart() {
+        assert_eq!(
+            cut("sElect größe$1 \"a\"\"b\" u&\"d\\0061t\" u & e"),
+            [
+                (K::Identifier, "sElect"),
+                (K::Identifier, "größe$1"),
+                (K::QuotedIdentifier, "\"a\"\"b\""),
+                (K::QuotedIdentifier, "u&\"d\\0061t\""),
+                (K::Identifier, "u"),
+                (K::Operator, "&"),
+                (K::Identifier, "e"),
+            ]
+        );
+    }
+
+    #[test]
+    fn backslashes_escape_only_in_escape_strings() {
+        assert_eq!(cut(r"'a\' 'b'"), [(K::String, r"'a\'"), (K::String, "'b'")]);
+        assert_eq!(
+            cut(r"E'a\'' e'''' xe'y\'"),
+            [(K::EscapeString, r"E'a\''"), (K::EscapeString, "e''''"), (K::Identifier, "xe"), (K::String, r"'y\'"),]
+        );
+        assert_eq!(cut(r"E'\ä\\'x"), [(K::EscapeString, r"E'\ä\\'"), (K::Identifier, "x")]);
+        for prefix in ["n", "N", "b", "B", "x", "X", "u&", "U&"] {
+            let text = format!(r"{prefix}'1\'2");
+            assert_eq!(tokens(&text).next().unwrap().kind, K::String);
+            assert_eq!(tokens(&text).count(), 2);
+        }
+    }
+
+    #[test]
+    fn an_escape_string_goes_on_after_a_line_end() {
+        let continued = |text| cut(text).last().unwrap().0;
+        assert_eq!(continued("E'a' \n '\\'b'"), K::EscapeString);
+        assert_eq!(continued("E'a' -- c\n '\\'b'"), K::EscapeString);
+        assert_eq!(continued("E'a'\n'x'\r'\\'b'"), K::EscapeString);
+        assert_eq!(continued("E'a' '\\'b'"), K::UnterminatedString);
+        assert_eq!(continued("E'a' /* c */\n '\\'b'"), K::UnterminatedString);
+        assert_eq!(continued("E'a',\n '\\'b'"), K::UnterminatedString);
+    }
+
+    #[test]
+    fn dollar_quotes_end_with_their_own_tag() {
+        assert_eq!(
+            cut("$$a$b$$ $a$ $$ $A$ $b$a$ $ä_1$;$ä_1$"),
+            [(K::DollarString, "$$a$b$$"), (K::DollarString, "$a$ $$ $A$ $b$a$"), (K::DollarString, "$ä_1$;$ä_1$"),]
+        );
+        assert_eq!(cut("a$b$ c$$"), [(K::Identifier, "a$b$"), (K::Identifier, "c$$")]);
+        assert_eq!(cut("$1$2"), [(K::Parameter, "$1"), (K::Parameter, "$2")]);
+        assert_eq!(cut("$a b")[0], (K::Unknown, "$"));
+        assert_eq!(cut("$a$ $b$"), [(K::UnterminatedDollar, "$a$ $b$")]);
+    }
+
+    #[test]
+    fn block_comments_nest_and_line_comments_end_at_either_line_end() {
+        assert_eq!(cut("/* /* ' */ \" */ x"), [(K::BlockComment, "/* /* ' */ \" */"), (K::Identifier, "x")]);
+        assert_eq!(cut("/*/ */"), [(K::BlockComment, "/*/ */")]);
+        assert_eq!(cut("/* /* */"), [(K::UnterminatedComment, "/* /* */")]);
+        assert_eq!(
+            cut("--a\rb--c\r\nd"),
+            [(K::LineComment, "--a"), (K::Identifier, "b"), (K::LineComment, "--c"), (K::Identifier, "d"),]
+        );
+    }
+
+    #[test]
+    fn operators_end_before_comments_and_signs() {
+        let texts = |text| cut(text).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        assert_eq!(texts("a=-1"), ["a", "=", "-", "1"]);
+        assert_eq!(texts("a@-1"), ["a", "@-", "1"]);
+        assert_eq!(texts("a<=>--b"), ["a", "<=>", "--b"]);
+        assert_eq!(texts("1*/*x*/2"), ["1", "*", "/*x*/", "2"]);
+        assert_eq!(
+            texts("a->>'b'::c[1:2].d:=e..f"),
+            ["a", "->>", "'b'", "::", "c", "[", "1", ":", "2", "]", ".", "d", ":=", "e", "..", "f"]
+        );
+        assert_eq!(texts("a => +-b"), ["a", "=>", "+", "-", "b"]);
+    }
+
+    #[test]
+    fn numbers_keep_to_themselves() {
+        let texts = |text| cut(text).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        assert_eq!(
+            texts("1.5e-3 .5 1. 1..10 0xFf 1_000 1e 12ab"),
+            ["1.5e-3", ".5", "1.", "1", "..", "10", "0xFf", "1_000", "1", "e", "12", "ab"]
+        );
+    }
+
+    #[test]
+    fn a_backslash_takes_the_rest_of_its_line() {
+        assert_eq!(
+            cut("\\echo it's\r\nx '\\d'"),
+            [(K::MetaCommand, "\\echo it's"), (K::Identifier, "x"), (K::String, "'\\d'"),]
+        );
+    }
+
+    /// Texts made of what makes lexing hard.
+    pub(crate) fn tricky_text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            prop::sample::select(vec![
+                "'",
+                "''",
+                "\"",
+                "$$",
+                "$a$",
+                "$a",
+                "$1",
+                "\\",
+                "--",
+                "\n",
+                "\r\n",
+                "/*",
+                "*/",
+                ";",
+                "(",
+                ")",
+                "E'",
+                "u&'",
+                "U&\"",
+                "x",
+                "begin",
+                " atomic ",
+                "end",
+                "create function",
+                " ",
+                "ä",
+                "\u{1F600}",
+                ":",
+                "::",
+                ".",
+                "1",
+                "1e",
+                "-",
+                "+",
+                "@",
+                "\0",
+            ])
+            .prop_map(str::to_owned),
+            any::<char>().prop_map(String::from),
+        ];
+        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_cover_any_text_without_gaps(text in tricky_text()) {
+            let mut end = 0;
+            for token in tokens(&text) {
+                prop_assert_eq!(token.start, end);
+                prop_assert!(token.end > token.start);
+                prop_assert!(text.is_char_boundary(token.end));
+                end = token.end;
+            }
+            prop_assert_eq!(end, text.len());
+        }
+    }
+}

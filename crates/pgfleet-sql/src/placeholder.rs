@@ -204,3 +204,140 @@ fn quote(rendered: &mut String, value: &str, quote: char) {
     }
     rendered.push(quote);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lexer::tests::tricky_text;
+    use proptest::prelude::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        match name {
+            "name" => Some("O'Neil\\".to_owned()),
+            "table" => Some("a\"b".to_owned()),
+            "empty" => Some(String::new()),
+            "nul" => Some("\0".to_owned()),
+            "ä" => Some("umlaut".to_owned()),
+            "flyway:user" => Some("me".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn psql(text: &str) -> String {
+        render(text, Style::Psql, &lookup).unwrap().text.into_owned()
+    }
+
+    fn flyway(text: &str) -> String {
+        render(text, Style::Flyway, &lookup).unwrap().text.into_owned()
+    }
+
+    #[test]
+    fn values_and_names_are_quoted() {
+        assert_eq!(
+            psql("insert into :\"table\" values (:'name', :'empty', :'ä')"),
+            "insert into \"a\"\"b\" values ('O''Neil\\', '', 'umlaut')"
+        );
+    }
+
+    #[test]
+    fn quotes_comments_and_casts_hold_no_placeholders() {
+        for text in [
+            "':''name'''",
+            "\":'name'\"",
+            "$$:'name'$$",
+            "-- :'name'\n",
+            "/* :'name' */",
+            "a::'name'",
+            "a:='name'",
+            ": 'name'",
+            ":E'name'",
+            ":'two words'",
+            ":''",
+            ":name",
+            "a[1:2]",
+            "select ':' 'name'",
+            "E'\\':'name'",
+        ] {
+            let rendered = render(text, Style::Psql, &lookup).unwrap();
+            assert!(matches!(rendered.text, Cow::Borrowed(same) if same == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn flyway_replaces_anywhere_and_as_is() {
+        assert_eq!(
+            flyway("-- ${table}\nselect '${name}', $$${ä}$$, ${flyway:user}"),
+            "-- a\"b\nselect 'O'Neil\\', $$umlaut$$, me"
+        );
+        for text in ["$${\"a\": 1}$$", "${", "${}", "$ {name}", "${a b}", "${a ${name"] {
+            assert_eq!(flyway(text), text);
+        }
+        assert_eq!(flyway("${a ${name}"), "${a O'Neil\\");
+    }
+
+    #[test]
+    fn a_placeholder_without_a_usable_value_is_an_error() {
+        let fails = |text, style| {
+            let error = render(text, style, &lookup).unwrap_err();
+            (error.to_string(), error.offset, error.is_unknown())
+        };
+        assert_eq!(fails("select :'nothing'", Style::Psql), ("no value for the placeholder `nothing`".into(), 7, true));
+        assert_eq!(
+            fails("select ${nothing}", Style::Flyway),
+            ("no value for the placeholder `nothing`".into(), 7, true)
+        );
+        assert!(fails(":'nul'", Style::Psql).0.contains("NUL"));
+        assert!(!fails(":\"empty\"", Style::Psql).2);
+    }
+
+    #[test]
+    fn names_come_once_and_in_order() {
+        assert_eq!(names(":'b' :\"a\" :'b' ':''c'''", Style::Psql), ["b", "a"]);
+        assert_eq!(names("${b} '${a}' ${b}", Style::Flyway), ["b", "a"]);
+        assert!(names("select 1", Style::Psql).is_empty());
+    }
+
+    #[test]
+    fn places_behind_a_value_map_back_to_the_file() {
+        let text = "a :'name' b :\"table\" c";
+        let rendered = render(text, Style::Psql, &lookup).unwrap();
+        assert_eq!(rendered.text, "a 'O''Neil\\' b \"a\"\"b\" c");
+        let places = ["a ", "'O", "Neil", " b", "\"a", " c"]
+            .map(|part| rendered.source_offset(rendered.text.find(part).unwrap()));
+        assert_eq!(places, [0, 2, 2, 9, 12, 20]);
+        assert_eq!(rendered.source_offset(rendered.text.len()), text.len());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_a_placeholder_maps_back_to_itself(
+            pieces in prop::collection::vec((" [a-z ä]{0,6}", prop::sample::select(vec![":'name'", ":\"table\"", ":'empty'"])), 0..6),
+        ) {
+            let text: String = pieces.iter().flat_map(|(plain, placeholder)| [plain.as_str(), " ", placeholder]).collect();
+            let rendered = render(&text, Style::Psql, &lookup).unwrap();
+            let mut source = 0;
+            let mut target = 0;
+            for (plain, placeholder) in &pieces {
+                for (i, byte) in plain.bytes().enumerate() {
+                    prop_assert_eq!(rendered.text.as_bytes()[target + i], byte);
+                    prop_assert_eq!(rendered.source_offset(target + i), source + i);
+                }
+                source += plain.len() + 1;
+                target += plain.len() + 1;
+                prop_assert_eq!(rendered.source_offset(target), source);
+                source += placeholder.len();
+                target += match *placeholder { ":'name'" => "'O''Neil\\'".len(), ":'empty'" => 2, _ => "\"a\"\"b\"".len() };
+            }
+            prop_assert_eq!(target, rendered.text.len());
+        }
+
+        #[test]
+        fn any_text_renders_or_names_what_is_missing(text in tricky_text(), style in prop::sample::select(vec![Style::Psql, Style::Flyway])) {
+            let value = |name: &str| (!name.contains('x')).then(|| name.to_owned());
+            match render(&text, style, &value) {
+                Ok(rendered) => prop_assert_eq!(rendered.source_offset(rendered.text.len()), text.len()),
+                Err(error) => prop_assert!(text[error.offset..].contains(&error.name)),
+            }
+        }
+    }
+}

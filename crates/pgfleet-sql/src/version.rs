@@ -89,3 +89,90 @@ impl Hash for Version {
         self.parts.hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::hash::DefaultHasher;
+
+    fn version(text: &str) -> Version {
+        text.parse().unwrap()
+    }
+
+    fn hash(version: &Version) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        version.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let ascending = [
+            "0",
+            "0.1",
+            "1",
+            "01.1",
+            "1.9",
+            "1_10",
+            "2",
+            "10",
+            "20240620151514",
+            "2026-07-30-140000-0000",
+            "99999999999999999999999",
+        ];
+        for pair in ascending.windows(2) {
+            assert!(version(pair[0]) < version(pair[1]), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn leading_and_trailing_zeros_do_not_count() {
+        for (a, b) in [("01", "1"), ("1.0", "1"), ("1.0.0", "1_0"), ("000", "0"), ("1.010", "1.10")] {
+            assert_eq!(version(a), version(b));
+            assert_eq!(hash(&version(a)), hash(&version(b)));
+        }
+        assert_ne!(version("10"), version("1"));
+        assert_ne!(version("1.10"), version("1.1"));
+    }
+
+    #[test]
+    fn the_text_is_kept_but_for_what_tools_normalise() {
+        assert_eq!(version("0007").to_string(), "0007");
+        assert_eq!(version("1_10").as_str(), "1.10");
+        assert_eq!(version("2026-07-30-140000-0000").as_str(), "202607301400000000");
+        assert_eq!(format!("{:>4}", version("7")), "   7");
+    }
+
+    #[test]
+    fn what_is_not_digits_is_no_version() {
+        for text in ["", "a", "1a", "1.", ".1", "1..2", "-1", "1-", "1-2.3", "1 ", "+1", "\u{661}"] {
+            let error = text.parse::<Version>().unwrap_err();
+            assert_eq!(error.to_string(), format!("`{text}` is not a version"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_total_and_agrees_with_equality_and_hash(
+            texts in prop::collection::vec("[0-2]{1,3}([._][0-2]{1,2}){0,3}", 3),
+        ) {
+            let [a, b, c] = [0, 1, 2].map(|i| version(&texts[i]));
+            prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+            prop_assert_eq!(a == b, a.cmp(&b) == Ordering::Equal);
+            if a <= b && b <= c {
+                prop_assert!(a <= c);
+            }
+            if a == b {
+                prop_assert_eq!(hash(&a), hash(&b));
+            }
+            prop_assert_eq!(version(a.as_str()), a);
+        }
+
+        #[test]
+        fn single_numbers_sort_as_numbers(a: u64, b: u64, zeros in 0usize..4) {
+            let padded = format!("{}{a}", "0".repeat(zeros));
+            prop_assert_eq!(version(&padded).cmp(&version(&b.to_string())), a.cmp(&b));
+        }
+    }
+}

@@ -7,7 +7,10 @@
 mod error;
 mod name;
 mod read;
+mod script;
 mod section;
+#[cfg(test)]
+mod tests;
 
 pub use error::LayoutError;
 pub use read::read_folder;

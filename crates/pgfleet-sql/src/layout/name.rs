@@ -114,3 +114,79 @@ fn prefixed(name: &str, prefix: char) -> Option<(Version, &str)> {
 fn repeatable(name: &str) -> Option<&str> {
     name.strip_suffix(".sql")?.strip_prefix("R__").filter(|description| !description.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(name: &str, layout: Layout) -> Option<(String, String)> {
+        match parse(name, layout)? {
+            Name::Up(version, description) => Some((version.to_string(), description)),
+            _ => None,
+        }
+    }
+
+    fn down(name: &str, layout: Layout) -> Option<String> {
+        match parse(name, layout)? {
+            Name::Down(version, _) => Some(version.to_string()),
+            _ => None,
+        }
+    }
+
+    fn pair(version: &str, description: &str) -> (String, String) {
+        (version.into(), description.into())
+    }
+
+    #[test]
+    fn names_say_version_and_description() {
+        use Layout as L;
+        assert_eq!(up("0001_create users.v2.sql", L::Pgfleet), Some(pair("0001", "create users.v2")));
+        assert_eq!(up("1_a_b.up.sql", L::Pgfleet), Some(pair("1", "a_b")));
+        assert_eq!(down("1_a_b.down.sql", L::GolangMigrate), Some("1".into()));
+        assert_eq!(up("V1_10__add_big_index.sql", L::Flyway), Some(pair("1.10", "add big index")));
+        assert_eq!(up("V1.2__x.sql", L::Refinery), Some(pair("1.2", "x")));
+        assert_eq!(down("U1__x.sql", L::Flyway), Some("1".into()));
+        assert_eq!(up("U1__x.sql", L::Refinery), Some(pair("1", "x")));
+        assert_eq!(
+            up("2026-07-30-140000-0000_create users", L::Diesel),
+            Some(pair("202607301400000000", "create users"))
+        );
+        assert_eq!(parse("R__all_views.sql", L::Pgfleet), Some(Name::Repeatable("all_views".into())));
+        assert_eq!(parse("R__all_views.sql", L::Flyway), Some(Name::Repeatable("all views".into())));
+    }
+
+    #[test]
+    fn names_that_only_look_right_are_none() {
+        use Layout as L;
+        for (name, layout) in [
+            ("1.sql", L::Pgfleet),
+            ("1_.sql", L::Pgfleet),
+            ("a_b.sql", L::Pgfleet),
+            ("1-2_b.sql", L::Pgfleet),
+            ("1_x.SQL", L::Pgfleet),
+            ("1_.up.sql", L::Pgfleet),
+            ("R__.sql", L::Pgfleet),
+            ("r__x.sql", L::Pgfleet),
+            ("R__x.sql", L::Sqlx),
+            ("1_x.sql", L::GolangMigrate),
+            ("1_x.up.sql", L::Goose),
+            ("v1__x.sql", L::Flyway),
+            ("V1_x.sql", L::Flyway),
+            ("V1__.sql", L::Flyway),
+            ("V__x.sql", L::Flyway),
+            ("V1-2__x.sql", L::Flyway),
+            ("R__x.sql", L::Refinery),
+            ("users", L::Diesel),
+            ("2026_", L::Diesel),
+            ("1.2_x", L::Diesel),
+        ] {
+            assert_eq!(parse(name, layout), None, "{name} in {layout}");
+        }
+    }
+
+    #[test]
+    fn sql_is_seen_in_any_case() {
+        assert!(is_sql("a.sql") && is_sql("a.SQL") && is_sql("ä.Sql"));
+        assert!(!is_sql("sql") && !is_sql("a.sqlx") && !is_sql("a.sql.conf") && !is_sql("äää"));
+    }
+}

@@ -300,7 +300,7 @@ impl Builder {
 }
 
 /// Reads a file as UTF-8, without a byte order mark, and hashes its bytes.
-fn read_text(path: &Path) -> Result<(String, String), LayoutError> {
+pub(super) fn read_text(path: &Path) -> Result<(String, String), LayoutError> {
     let bytes = fs::read(path).map_err(|source| LayoutError::io(path, "the file cannot be read", source))?;
     let hash = checksum::raw_hash(&bytes);
     let mut text = String::from_utf8(bytes).map_err(|error| {

@@ -125,7 +125,9 @@ fn missing_up(layout: Layout) -> &'static str {
 type Marked = Result<Option<Marker>, (String, &'static str)>;
 
 fn goose_command(said: &str) -> Option<&str> {
-    Some(said.strip_prefix("+goose")?).filter(|rest| rest.starts_with(char::is_whitespace)).map(str::trim)
+    let (prefix, rest) = said.split_at_checked(6)?;
+    let matches = prefix.eq_ignore_ascii_case("+goose") && rest.starts_with(char::is_whitespace);
+    matches.then(|| rest.trim())
 }
 
 fn goose(line: &str) -> Marked {
@@ -170,5 +172,52 @@ fn dbmate(line: &str) -> Marked {
             format!("unknown section `migrate:{direction}`"),
             "dbmate knows `-- migrate:up` and `-- migrate:down`",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails(text: &str, layout: Layout) -> (u32, String) {
+        let error = cut(text, layout).unwrap_err();
+        (error.line, error.message)
+    }
+
+    #[test]
+    fn goose_sections_are_found_in_any_case_and_spacing() {
+        let text = "-- header\n-- +GOOSE no transaction\r\n\n--  +goose up\r\n-- +goose StatementBegin\nselect 1;\n-- +goose StatementEnd\n-- +goose Down\nselect 2;\n";
+        assert_eq!(recognise(text), Some(Layout::Goose));
+        let sections = cut(text, Layout::Goose).unwrap();
+        assert!(sections.header.starts_with("-- header\n"));
+        let up = "-- +goose StatementBegin\nselect 1;\n-- +goose StatementEnd\n";
+        assert_eq!(sections.up, Section { text: up, first_line: 5, no_transaction: true });
+        assert_eq!(sections.down, Some(Section { text: "select 2;\n", first_line: 9, no_transaction: true }));
+    }
+
+    #[test]
+    fn dbmate_sections_carry_their_own_options() {
+        let text = "-- migrate:up transaction:false\nselect 1;\n\n-- migrate:down\n";
+        assert_eq!(recognise(text), Some(Layout::Dbmate));
+        let sections = cut(text, Layout::Dbmate).unwrap();
+        assert_eq!(sections.up, Section { text: "select 1;\n\n", first_line: 2, no_transaction: true });
+        assert_eq!(sections.down, Some(Section { text: "", first_line: 5, no_transaction: false }));
+        assert_eq!(cut("-- migrate:up", Layout::Dbmate).unwrap().down, None);
+    }
+
+    #[test]
+    fn files_without_order_are_refused_with_their_line() {
+        assert_eq!(fails("", Layout::Goose), (1, "no section for the way forward".into()));
+        assert_eq!(fails("-- x\nselect 1;\n-- +goose Up\n", Layout::Goose), (2, "SQL before the first section".into()));
+        assert_eq!(fails("-- +goose Up\n-- +goose Up\n", Layout::Goose).0, 2);
+        assert_eq!(fails("-- migrate:down\n-- migrate:up\n", Layout::Dbmate).0, 1);
+        assert_eq!(fails("-- migrate:up\n-- migrate:down\n-- migrate:down\n", Layout::Dbmate).0, 3);
+        assert_eq!(
+            fails("-- migrate:up\n-- migrate:sideways\n", Layout::Dbmate),
+            (2, "unknown section `migrate:sideways`".into())
+        );
+        assert_eq!(fails("-- migrate:up fast\n", Layout::Dbmate), (1, "unknown option `fast`".into()));
+        assert_eq!(fails("-- +goose Upp\n", Layout::Goose), (1, "unknown annotation `+goose Upp`".into()));
+        assert!(fails("-- +goose ENVSUB ON\n-- +goose Up\n", Layout::Goose).1.contains("not supported"));
     }
 }

@@ -1,0 +1,274 @@
+//! Folders as people have them, and as they should not.
+
+use super::*;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn read(files: &[(&str, &str)]) -> Folder {
+    read_as(files, None)
+}
+
+fn read_as(files: &[(&str, &str)], layout: Option<Layout>) -> Folder {
+    read_folder(folder(files).path(), layout).unwrap()
+}
+
+fn fails(files: &[(&str, &str)]) -> LayoutError {
+    fails_as(files, None)
+}
+
+fn fails_as(files: &[(&str, &str)], layout: Option<Layout>) -> LayoutError {
+    let error = read_folder(folder(files).path(), layout).unwrap_err();
+    assert!(!error.hint().is_empty());
+    assert!(error.to_string().starts_with(&error.path().display().to_string()));
+    error
+}
+
+fn labels(folder: &Folder) -> Vec<String> {
+    folder.migrations.iter().map(MigrationFile::label).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn native_files_are_paired_and_sorted_as_numbers() {
+    let folder = read(&[
+        ("20240620151514_late.sql", ""),
+        ("01_first.sql", "select 1"),
+        ("9_b.up.sql", "create table b ()"),
+        ("009_b.down.sql", "-- pgfleet: lock_timeout=1s\ndrop table b"),
+        ("R__z_views.sql", "select 3"),
+        ("R__a_views.sql", "select 4"),
+        (".hidden.sql", "\\"),
+        ("README.md", "x"),
+    ]);
+    assert_eq!(folder.layout, Layout::Pgfleet);
+    assert_eq!(labels(&folder), ["01_first", "9_b", "20240620151514_late"]);
+    let kinds: Vec<_> = folder.migrations.iter().map(|m| m.kind).collect();
+    assert_eq!(kinds, [Kind::Forward, Kind::Reversible, Kind::Forward]);
+    let b = &folder.migrations[1];
+    assert_eq!(b.down.as_ref().unwrap().text, "-- pgfleet: lock_timeout=1s\ndrop table b");
+    assert_eq!(b.down_annotations.lock_timeout, Some(Duration::from_secs(1)));
+    assert_eq!(b.annotations, Annotations::default());
+    let repeatables: Vec<_> = folder.repeatables.iter().map(|r| r.description.as_str()).collect();
+    assert_eq!(repeatables, ["a_views", "z_views"]);
+    assert!(folder.notes.is_empty());
+}
+
+#[test]
+fn a_file_of_sqlx_is_read_under_either_name() {
+    let files = [("20240620151514_index.sql", "-- no-transaction\ncreate index concurrently i on t (a)")];
+    for layout in [None, Some(Layout::Sqlx), Some(Layout::Pgfleet)] {
+        let folder = read_as(&files, layout);
+        assert!(folder.migrations[0].annotations.no_transaction);
+        assert_eq!(folder.migrations[0].checksum(), crate::checksum::checksum(files[0].1));
+    }
+}
+
+#[test]
+fn flyway_versions_have_dots_and_undo_files() {
+    let folder = read(&[
+        ("V1_10__ten.sql", ""),
+        ("V1.9__nine_lives.sql", ""),
+        ("U1.9__nine_lives.sql", "select 2"),
+        ("R__views.sql", ""),
+        ("V1.9__nine_lives.sql.conf", "executeInTransaction=false"),
+    ]);
+    assert_eq!(folder.layout, Layout::Flyway);
+    assert_eq!(labels(&folder), ["1.9_nine_lives", "1.10_ten"]);
+    assert_eq!(folder.migrations[0].description, "nine lives");
+    assert!(folder.migrations[0].down.is_some());
+    assert_eq!(folder.notes.len(), 1);
+}
+
+#[test]
+fn a_u_file_of_refinery_is_a_migration() {
+    let files = [("V1__a.sql", ""), ("U2__b.sql", "")];
+    assert_eq!(labels(&read_as(&files, Some(Layout::Refinery))), ["1_a", "2_b"]);
+    let error = fails(&files);
+    assert_eq!(error.message(), "takes back version 2, which nothing applies");
+    assert!(error.hint().contains("refinery"));
+}
+
+#[test]
+fn sections_of_goose_know_their_line_and_annotations() {
+    let text = "-- pgfleet: requires a@1\n-- +goose NO TRANSACTION\n-- +goose Up\n-- pgfleet: lock_timeout=2s\nselect 1;\n-- +goose Down\nselect 2;\n";
+    let folder = read(&[("00001_a.sql", text), ("2_b.sql", "-- +goose Up\n")]);
+    assert_eq!(folder.layout, Layout::Goose);
+    let a = &folder.migrations[0];
+    assert_eq!((a.up.text.as_str(), a.up.first_line), ("-- pgfleet: lock_timeout=2s\nselect 1;\n", 4));
+    assert_eq!(a.up.line_column(a.up.text.find('1').unwrap()).to_string(), "5:8");
+    assert_eq!(a.down.as_ref().unwrap().line_column(0).to_string(), "7:1");
+    assert!(a.annotations.no_transaction && a.down_annotations.no_transaction);
+    assert_eq!((a.annotations.requires.len(), a.annotations.lock_timeout), (1, Some(Duration::from_secs(2))));
+    assert_eq!(a.down_annotations.lock_timeout, None);
+    assert_eq!(a.up.bytes_hash, crate::checksum::raw_hash(text.as_bytes()));
+    assert!(folder.migrations[1].down.is_none());
+}
+
+#[test]
+fn sections_of_dbmate_are_recognised_by_content() {
+    let folder =
+        read(&[("20240101_a.sql", "-- migrate:up transaction:false\r\nselect 1;\r\n-- migrate:down\r\nselect 2;\r\n")]);
+    assert_eq!(folder.layout, Layout::Dbmate);
+    assert!(folder.migrations[0].annotations.no_transaction);
+    assert!(!folder.migrations[0].down_annotations.no_transaction);
+    assert_eq!(folder.migrations[0].up.text, "select 1;\r\n");
+}
+
+#[test]
+fn folders_of_diesel_hold_a_migration_each() {
+    let folder = read(&[
+        ("2026-07-30-140000-0000_create users/up.sql", "select 1"),
+        ("2026-07-30-140000-0000_create users/down.sql", "select 2"),
+        ("2026-07-30-140000-0000_create users/metadata.toml", "# x\nrun_in_transaction = false # why"),
+        ("00000000000000_diesel_initial_setup/up.sql", ""),
+        ("notes/x.sql", ""),
+        ("empty/x.txt", ""),
+    ]);
+    assert_eq!(folder.layout, Layout::Diesel);
+    assert_eq!(labels(&folder), ["00000000000000_diesel_initial_setup", "202607301400000000_create_users"]);
+    let users = &folder.migrations[1];
+    assert_eq!(users.description, "create users");
+    assert!(users.annotations.no_transaction && users.down_annotations.no_transaction);
+    assert_eq!(folder.notes.len(), 1);
+    let error = fails(&[("1_a/down.sql", "")]);
+    assert_eq!(error.hint(), "write the up.sql beside it");
+    assert!(fails(&[("a/up.sql", "")]).message().contains("diesel"));
+    assert_eq!(
+        fails(&[("1_a/up.sql", ""), ("1_a/metadata.toml", "\nrun_in_transaction = no")]).place().unwrap().line,
+        2
+    );
+}
+
+#[test]
+fn golang_migrate_is_native_and_strict_when_named() {
+    let files = [("000001_a.up.sql", ""), ("000001_a.down.sql", "")];
+    assert_eq!(read(&files).layout, Layout::Pgfleet);
+    assert_eq!(labels(&read_as(&files, Some(Layout::GolangMigrate))), ["000001_a"]);
+    assert!(fails_as(&[("1_a.sql", "")], Some(Layout::GolangMigrate)).hint().contains(".up.sql"));
+}
+
+#[test]
+fn a_mixed_folder_names_two_files() {
+    let error = fails(&[("1_a.sql", ""), ("V2__b.sql", "")]);
+    assert_eq!(
+        (file_name(error.path()), file_name(error.other_path().unwrap())),
+        ("V2__b.sql".into(), "1_a.sql".into())
+    );
+    assert!(error.hint().contains("layout = \"flyway\""));
+    let error = fails(&[("1_a.sql", "-- +goose Up\n"), ("2_b.sql", "select 1")]);
+    assert!(error.message().contains("layout of pgfleet") && error.message().contains("goose"));
+    fails(&[("1_a/up.sql", ""), ("2_b.sql", "")]);
+    let folder = read_as(&[("1_a/up.sql", ""), ("2_b.sql", "")], Some(Layout::Pgfleet));
+    assert_eq!((labels(&folder).len(), folder.notes.len()), (1, 1));
+}
+
+#[test]
+fn names_that_fit_nothing_are_errors() {
+    for name in ["users.sql", "1_a.SQL", "up.sql", "v1__x.sql", "1.sql"] {
+        let error = fails(&[("1_ok.sql", ""), (name, "")]);
+        assert_eq!(file_name(error.path()), name);
+        assert!(error.hint().contains("0001_create_users.sql"));
+    }
+    fails_as(&[("1_a.sql", "")], Some(Layout::Flyway));
+    fails_as(&[("1_a.sql", "")], Some(Layout::Diesel));
+}
+
+#[test]
+fn one_version_is_one_file() {
+    for files in [
+        [("01_a.sql", ""), ("1_b.sql", "")],
+        [("1_a.up.sql", ""), ("1_a.sql", "")],
+        [("V1__a.sql", ""), ("V1.0__b.sql", "")],
+    ] {
+        let error = fails(&files);
+        assert!(error.message().contains(&file_name(error.other_path().unwrap())), "{error}");
+    }
+    fails(&[("1_a.up.sql", ""), ("1_a.down.sql", ""), ("01_b.down.sql", "")]);
+}
+
+#[test]
+fn a_way_back_needs_a_way_forward() {
+    let error = fails(&[("1_a.up.sql", ""), ("2_b.down.sql", "")]);
+    assert_eq!(file_name(error.path()), "2_b.down.sql");
+}
+
+#[test]
+fn code_that_will_not_run_is_an_error() {
+    assert!(fails(&[("V1__a.sql", ""), ("V2__b.rs", ""), ("mod.rs", "")]).message().contains("refinery"));
+    assert!(fails(&[("1_a.sql", "-- +goose Up\n"), ("2_b.go", "")]).message().contains("goose"));
+    read(&[("V1__a.sql", ""), ("mod.rs", "")]);
+    read(&[("1_a.sql", "-- +goose Up\n"), ("2_b_test.go", ""), ("embed.go", "")]);
+    read(&[("1_a.sql", ""), ("2_b.go", "")]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_named_by_their_place() {
+    let dir = folder(&[]);
+    fs::write(dir.path().join("1_a.sql"), b"select 1;\n-- \xc3\xa4\xff").unwrap();
+    let error = read_folder(dir.path(), None).unwrap_err();
+    assert_eq!(error.place().unwrap().to_string(), "2:5");
+    assert_eq!(error.message(), "not UTF-8: byte 15 is 0xff");
+}
+
+#[test]
+fn a_byte_order_mark_is_dropped_and_line_ends_stay() {
+    let folder = read(&[("1_a.sql", "\u{feff}-- no-transaction\r\nselect 1;\r\n")]);
+    let file = &folder.migrations[0];
+    assert_eq!(file.up.text, "-- no-transaction\r\nselect 1;\r\n");
+    assert!(file.annotations.no_transaction);
+    assert_eq!(file.up.bytes_hash, crate::checksum::raw_hash("\u{feff}-- no-transaction\r\nselect 1;\r\n".as_bytes()));
+}
+
+#[test]
+fn annotations_in_error_are_named_by_file_and_line() {
+    let error = fails(&[("1_a.sql", "-- x\n  -- pgfleet: no-transactions\n")]);
+    assert_eq!(error.place().unwrap().to_string(), "2:3");
+    assert_eq!(error.hint(), "did you mean `no-transaction`?");
+    let error = fails(&[("1_a.sql", "-- x\n-- migrate:up\n\n-- pgfleet: x\n")]);
+    assert_eq!(error.place().unwrap().line, 4);
+}
+
+#[test]
+fn a_folder_must_be_one_but_may_be_empty() {
+    let dir = folder(&[("file", "")]);
+    let missing = read_folder(&dir.path().join("nowhere"), None).unwrap_err();
+    assert_eq!(missing.message(), "the folder of migrations does not exist");
+    assert!(std::error::Error::source(&missing).is_some());
+    let file = read_folder(&dir.path().join("file"), None).unwrap_err();
+    assert_eq!(file.message(), "this is a file, not a folder of migrations");
+    let empty = read_folder(dir.path(), None).unwrap();
+    assert_eq!((empty.layout, empty.migrations.len(), empty.repeatables.len()), (Layout::Pgfleet, 0, 0));
+}
+
+#[test]
+fn subfolders_with_sql_are_noted() {
+    let folder = read(&[("1_a.sql", ""), ("old/2_b.sql", ""), ("docs/x.md", "")]);
+    assert_eq!(folder.migrations.len(), 1);
+    assert_eq!(folder.notes.len(), 1);
+    assert!(folder.notes[0].contains("old"));
+}
+
+#[test]
+fn layouts_have_names() {
+    for layout in Layout::ALL {
+        assert_eq!(layout.to_string().parse::<Layout>().unwrap(), layout);
+    }
+    let error = "liquibase".parse::<Layout>().unwrap_err();
+    assert_eq!(error.to_string(), "unknown layout `liquibase`");
+    assert!(error.hint().contains("golang-migrate"));
+}
