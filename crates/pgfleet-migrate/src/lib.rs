@@ -1,1 +1,41 @@
-//! Plans, applies, reverts and records migrations and seeds.
+//! Plans, applies, reverts and records migrations and seeds in one database.
+//!
+//! The way of one run ([`run::migrate`]): look at the history without a lock; when something is
+//! pending take the lock, read again, check every pending file, apply, seed, flush. What is kept
+//! true at every step:
+//!
+//! * nothing that was read before the lock decides what is applied;
+//! * a migration and its history row are one transaction: after any crash the next run goes on
+//!   behind the last committed one;
+//! * the lock is held by the very connection that migrates, so a lost lock is a lost migration;
+//! * before anything is said outside the database, what was committed is on its disk.
+//!
+//! This crate knows nothing of manifests, tenants or the control database, and it prints nothing:
+//! progress goes to an [`event::Observer`].
+
+pub mod error;
+pub mod event;
+pub mod failure;
+pub mod history;
+mod locate;
+mod message;
+pub mod options;
+pub mod plan;
+pub mod report;
+pub mod revert;
+pub mod run;
+pub mod seed;
+pub mod set;
+mod store;
+pub mod target;
+mod unit;
+mod work;
+
+pub use error::{Error, ErrorKind};
+pub use event::{Event, Observer};
+pub use options::Options;
+pub use plan::{Plan, State};
+pub use report::{Outcome, Report};
+pub use seed::Seeds;
+pub use set::Set;
+pub use target::Target;

@@ -13,6 +13,7 @@ pub mod address;
 pub mod connect;
 pub mod error;
 pub mod lock;
+pub mod name;
 pub mod quote;
 pub mod retry;
 pub mod tls;

@@ -61,7 +61,12 @@ pub fn check_no_transaction<'a>(text: &'a str, statements: &[Statement]) -> Resu
 }
 
 fn run<'a>(text: &'a str, statements: &[Statement], no_transaction: bool) -> Result<Checked<'a>, Refusal> {
-    let mut blanks = meta_commands(text, statements)?;
+    // The data lines after a `COPY … FROM stdin` end with `\.`, which looks like a command of psql: what stands first is
+    // the cause.
+    let (mut blanks, meta_command) = match meta_commands(text, statements) {
+        Ok(blanks) => (blanks, None),
+        Err(refusal) => (Vec::new(), Some(refusal)),
+    };
     let mut kept = statements;
     if !no_transaction && let Some(inner) = unwrap_transaction(text, statements)? {
         for dropped in [&statements[0], &statements[statements.len() - 1]] {
@@ -78,8 +83,15 @@ fn run<'a>(text: &'a str, statements: &[Statement], no_transaction: bool) -> Res
             .or_else(|| session(&words))
             .or_else(|| unlock(statement.text(text), &words));
         if let Some(Finding { offset, reason, hint }) = finding {
-            return Err(Refusal { offset: statement.start + offset, statement: Some(first + index), reason, hint });
+            let found = Refusal { offset: statement.start + offset, statement: Some(first + index), reason, hint };
+            return Err(match meta_command {
+                Some(earlier) if earlier.offset < found.offset => earlier,
+                _ => found,
+            });
         }
+    }
+    if let Some(refusal) = meta_command {
+        return Err(refusal);
     }
     let text = if blanks.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(blank(text, &blanks)) };
     Ok(Checked { text, statements: kept.to_vec() })

@@ -1,0 +1,273 @@
+//! The history table of a set: its name, its columns and the statements that write it.
+
+use pgfleet_postgres::quote::quote_qualified;
+use pgfleet_postgres::quote_literal;
+use pgfleet_sql::version::Version;
+
+use crate::options::Who;
+
+/// The schema that holds pgfleet's own tables in a target.
+pub const SCHEMA: &str = "pgfleet";
+
+/// Which program writes the rows.
+pub(crate) const TOOL: &str = concat!("pgfleet ", env!("CARGO_PKG_VERSION"));
+
+/// Where the history of a set is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryTable {
+    /// The schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// The set, as recorded in `pgfleet.attempts`.
+    pub set: String,
+}
+
+impl HistoryTable {
+    /// Returns the default history of a set: `pgfleet.<set>_migrations`.
+    pub fn of_set(set: &str) -> Self {
+        let table = pgfleet_postgres::name::short_name(set, "_migrations");
+        Self { schema: SCHEMA.to_owned(), table, set: set.to_owned() }
+    }
+
+    /// Returns a history at a place of the user's choice.
+    pub fn at(set: &str, schema: &str, table: &str) -> Self {
+        Self { schema: schema.to_owned(), table: table.to_owned(), set: set.to_owned() }
+    }
+
+    /// Returns the quoted, qualified name.
+    pub fn quoted(&self) -> String {
+        quote_qualified(&self.schema, &self.table)
+    }
+
+    /// Returns the quoted name of the table that records this set's seeds.
+    pub(crate) fn seeds_quoted(&self) -> String {
+        quote_qualified(SCHEMA, &pgfleet_postgres::name::short_name(&self.set, "_seeds"))
+    }
+
+    /// Returns the statements that make the tables, in the order in which they must run.
+    ///
+    /// The default privileges of an owner give its application role write access to every new
+    /// table; who may write the history can forge it, so those rights are taken back at once.
+    pub(crate) fn create_sql(&self, schema_exists: bool) -> String {
+        let history = self.quoted();
+        let seeds = self.seeds_quoted();
+        let mut schemas = vec![SCHEMA];
+        if self.schema != SCHEMA {
+            schemas.push(&self.schema);
+        }
+        let mut sql = String::new();
+        // `IF NOT EXISTS` asks for the right to create even when there is nothing to create.
+        if !schema_exists {
+            for schema in schemas {
+                sql.push_str(&format!("CREATE SCHEMA IF NOT EXISTS {};", pgfleet_postgres::quote_ident(schema)));
+            }
+        }
+        sql.push_str(&format!(
+            "CREATE TABLE IF NOT EXISTS {history} (
+                version     text PRIMARY KEY,
+                description text NOT NULL DEFAULT '',
+                checksum    text,
+                raw_hash    text,
+                sql         text,
+                down        text,
+                applied_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+                applied_by  text NOT NULL DEFAULT session_user,
+                os_user     text,
+                host        text,
+                tool        text,
+                run         uuid,
+                took_ms     double precision,
+                announced_at timestamptz
+             );
+             CREATE TABLE IF NOT EXISTS {seeds} (
+                name        text PRIMARY KEY,
+                checksum    text NOT NULL,
+                applied_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+                applied_by  text NOT NULL DEFAULT session_user,
+                os_user     text,
+                host        text,
+                tool        text,
+                run         uuid,
+                took_ms     double precision
+             );
+             DO $pgfleet$
+             DECLARE entry record;
+             BEGIN
+                FOR entry IN
+                    SELECT c.oid::regclass AS relation, a.grantee
+                    FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
+                    WHERE c.oid IN ({history_text}::regclass, {seeds_text}::regclass)
+                      AND c.relowner = current_user::regrole AND a.grantee NOT IN (0, c.relowner)
+                      AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+                LOOP
+                    EXECUTE pg_catalog.format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON %s FROM %s',
+                                              entry.relation, entry.grantee::regrole);
+                END LOOP;
+             END $pgfleet$;",
+            history_text = quote_literal(&history),
+            seeds_text = quote_literal(&seeds),
+        ));
+        sql
+    }
+}
+
+/// Returns the statement that makes the table of failures, shared by the sets of one database.
+pub(crate) fn create_attempts_sql() -> String {
+    "CREATE TABLE IF NOT EXISTS pgfleet.attempts (
+        id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        set_name    text NOT NULL,
+        action      text NOT NULL,
+        outcome     text NOT NULL,
+        version     text NOT NULL,
+        description text NOT NULL DEFAULT '',
+        statement_number integer,
+        statement   text,
+        place       text,
+        sql_state   text,
+        message     text,
+        at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+        by_role     text NOT NULL DEFAULT session_user,
+        os_user     text,
+        host        text,
+        tool        text,
+        run         uuid
+     );"
+    .to_owned()
+}
+
+/// One row of the history, without the applied text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The version as recorded; `R__<description>` for a repeatable.
+    pub version: String,
+    /// The description.
+    pub description: String,
+    /// Token checksum; empty for a row written by hand.
+    pub checksum: String,
+    /// Hash of the file's bytes; empty for a row written by hand.
+    pub raw_hash: String,
+    /// When it was applied, in UTC.
+    pub applied_at: String,
+    /// Whether a down text is recorded.
+    pub reversible: bool,
+}
+
+impl Row {
+    /// Returns whether this is a repeatable's row.
+    pub fn is_repeatable(&self) -> bool {
+        self.version.starts_with("R__")
+    }
+
+    /// Returns the version as a number, none for a repeatable or what cannot be read.
+    pub fn parsed(&self) -> Option<Version> {
+        if self.is_repeatable() { None } else { self.version.parse().ok() }
+    }
+}
+
+/// What the record of one applied file holds.
+pub(crate) struct Record<'a> {
+    pub(crate) version: &'a str,
+    pub(crate) description: &'a str,
+    pub(crate) checksum: &'a str,
+    pub(crate) raw_hash: &'a str,
+    pub(crate) sql: &'a str,
+    pub(crate) down: Option<&'a str>,
+}
+
+/// Milliseconds since the step began, in SQL.
+///
+/// The setting is made at the start of the step; a file that resets everything loses it, then the
+/// time of the whole message stands in.
+const TOOK_MS: &str = "(extract(epoch FROM pg_catalog.clock_timestamp()) - coalesce(\
+    nullif(pg_catalog.current_setting('pgfleet.started', true), '')::double precision, \
+    extract(epoch FROM pg_catalog.statement_timestamp())::double precision)) * 1000";
+
+/// Who, where, with what and in which run, as SQL values.
+fn provenance(who: &Who, run: &str) -> String {
+    format!(
+        "{}, {}, {}, {}::uuid",
+        quote_literal(&who.user),
+        quote_literal(&who.host),
+        quote_literal(TOOL),
+        quote_literal(run)
+    )
+}
+
+impl HistoryTable {
+    /// Returns the statement that records an applied migration; `again` replaces a repeatable's row.
+    pub(crate) fn insert_sql(&self, record: &Record<'_>, who: &Who, run: &str, again: bool) -> String {
+        let on_conflict = if again {
+            " ON CONFLICT (version) DO UPDATE SET description = excluded.description, checksum = excluded.checksum, \
+             raw_hash = excluded.raw_hash, sql = excluded.sql, applied_at = excluded.applied_at, \
+             applied_by = session_user, os_user = excluded.os_user, host = excluded.host, tool = excluded.tool, \
+             run = excluded.run, took_ms = excluded.took_ms, announced_at = NULL"
+        } else {
+            ""
+        };
+        format!(
+            "INSERT INTO {} (version, description, checksum, raw_hash, sql, down, applied_at, os_user, host, tool, run, \
+             took_ms) VALUES ({}, {}, {}, {}, {}, {}, pg_catalog.clock_timestamp(), {}, {TOOK_MS}){on_conflict}",
+            self.quoted(),
+            quote_literal(record.version),
+            quote_literal(record.description),
+            quote_literal(record.checksum),
+            quote_literal(record.raw_hash),
+            quote_literal(record.sql),
+            record.down.map_or_else(|| "NULL".to_owned(), quote_literal),
+            provenance(who, run),
+        )
+    }
+
+    /// Returns the statements that forget a reverted migration and keep the deed in `attempts`.
+    ///
+    /// Two statements in the down's own transaction: the history says what is, `attempts` what was
+    /// done.
+    pub(crate) fn revert_sql(&self, version: &str, description: &str, who: &Who, run: &str) -> String {
+        format!(
+            "DELETE FROM {} WHERE version = {}; INSERT INTO pgfleet.attempts (set_name, action, outcome, version, \
+             description, os_user, host, tool, run) VALUES ({}, 'revert', 'done', {}, {}, {})",
+            self.quoted(),
+            quote_literal(version),
+            quote_literal(&self.set),
+            quote_literal(version),
+            quote_literal(description),
+            provenance(who, run),
+        )
+    }
+
+    /// Returns the statement that records a seed.
+    pub(crate) fn seed_sql(&self, name: &str, checksum: &str, who: &Who, run: &str) -> String {
+        format!(
+            "INSERT INTO {} (name, checksum, applied_at, os_user, host, tool, run, took_ms) \
+             VALUES ({}, {}, pg_catalog.clock_timestamp(), {}, {TOOK_MS}) \
+             ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at, \
+             applied_by = session_user, os_user = excluded.os_user, host = excluded.host, tool = excluded.tool, \
+             run = excluded.run, took_ms = excluded.took_ms",
+            self.seeds_quoted(),
+            quote_literal(name),
+            quote_literal(checksum),
+            provenance(who, run),
+        )
+    }
+
+    /// Returns the statement that records a failure.
+    pub(crate) fn failure_sql(&self, failure: &crate::failure::Failure, outcome: &str, who: &Who, run: &str) -> String {
+        format!(
+            "INSERT INTO pgfleet.attempts (set_name, action, outcome, version, description, statement_number, \
+             statement, place, sql_state, message, os_user, host, tool, run) \
+             VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
+            quote_literal(&self.set),
+            quote_literal(&failure.action),
+            quote_literal(outcome),
+            quote_literal(&failure.version),
+            quote_literal(&failure.description),
+            failure.statement_number,
+            quote_literal(&failure.statement),
+            quote_literal(&failure.place),
+            quote_literal(&failure.sql_state),
+            quote_literal(&failure.message),
+            provenance(who, run),
+        )
+    }
+}

@@ -1,0 +1,174 @@
+//! How a run behaves; the manifest's `[migrations]` section in typed form.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// What to do about a finding: stop, say so, or go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChanged {
+    /// Stop before anything is applied.
+    Error,
+    /// Report it and go on.
+    Warn,
+}
+
+/// What to do about a file whose version is below one that is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOutOfOrder {
+    /// Stop before anything is applied.
+    Error,
+    /// Apply it as if it came last.
+    Apply,
+}
+
+/// What to do about a database that knows more than the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnAhead {
+    /// An old program beside a newer schema is normal in a rolling deploy.
+    Run,
+    /// Stop.
+    Error,
+}
+
+/// What is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryOn {
+    /// What can pass by itself: connection, shutdown, lock time-out, deadlock, serialization.
+    Transient,
+    /// Everything.
+    Any,
+}
+
+/// When a commit must be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// At the end of the run, whichever way it ends.
+    Run,
+    /// At each commit.
+    Each,
+}
+
+/// How a run behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long one statement may wait for a lock on a table.
+    pub lock_timeout: Duration,
+    /// How often a migration that met a lock time-out, a deadlock or a serialization failure is
+    /// tried in all.
+    pub lock_tries: u32,
+    /// What makes the whole run start again.
+    pub retry_on: RetryOn,
+    /// How often the whole run is tried in all.
+    pub max_tries: u32,
+    /// Least wait between two tries of the run.
+    pub min_retry_wait: Duration,
+    /// Most wait between two tries of the run.
+    pub max_retry_wait: Duration,
+    /// How often to try to reach the server; 1 does not wait.
+    pub wait_attempts: u32,
+    /// Pause between two tries to reach the server.
+    pub wait_delay: Duration,
+    /// How long to wait for another run's lock; none waits for as long as it takes.
+    pub lock_wait: Option<Duration>,
+    /// When commits must be on disk.
+    pub durability: Durability,
+    /// An applied migration whose file was edited.
+    pub on_changed: OnChanged,
+    /// An applied migration without a file, below the newest known one.
+    pub on_missing: OnChanged,
+    /// Applied migrations above the newest known one.
+    pub on_ahead: OnAhead,
+    /// A pending migration below the newest applied one.
+    pub on_out_of_order: OnOutOfOrder,
+    /// Apply nothing above this version.
+    pub to: Option<pgfleet_sql::version::Version>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Look at the database and change nothing, not even by creating it.
+    pub look_only: bool,
+    /// Who runs this, for the history: the person or job, and the machine.
+    pub who: Who,
+    /// Asks the run to stop.
+    pub stop: Stop,
+}
+
+/// Who runs, for the audit columns of the history.
+#[derive(Debug, Clone, Default)]
+pub struct Who {
+    /// The user of the operating system or the CI job.
+    pub user: String,
+    /// The machine.
+    pub host: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            lock_timeout: Duration::from_secs(2),
+            lock_tries: 10,
+            retry_on: RetryOn::Transient,
+            max_tries: 3,
+            min_retry_wait: Duration::from_secs(5),
+            max_retry_wait: Duration::from_secs(15),
+            wait_attempts: 1,
+            wait_delay: Duration::from_secs(5),
+            lock_wait: None,
+            durability: Durability::Run,
+            on_changed: OnChanged::Error,
+            on_missing: OnChanged::Error,
+            on_ahead: OnAhead::Run,
+            on_out_of_order: OnOutOfOrder::Error,
+            to: None,
+            dry_run: false,
+            look_only: false,
+            who: Who::default(),
+            stop: Stop::default(),
+        }
+    }
+}
+
+/// A request to stop that many runs can see.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<StopInner>);
+
+#[derive(Debug, Default)]
+struct StopInner {
+    asked: AtomicBool,
+    wake: Notify,
+}
+
+impl Stop {
+    /// Asks everybody who looks at this to stop.
+    pub fn ask(&self) {
+        self.0.asked.store(true, Ordering::SeqCst);
+        self.0.wake.notify_waiters();
+    }
+
+    /// Returns whether stopping was asked for.
+    pub fn is_asked(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+
+    /// Waits until stopping is asked for. Cancel safe.
+    pub async fn asked(&self) {
+        loop {
+            // Registered before the look, so that an `ask` in between is not missed.
+            let woken = self.0.wake.notified();
+            if self.is_asked() {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    /// Sleeps, but ends early when stopping is asked for; says whether it was.
+    pub async fn sleep(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.asked() => true,
+            () = tokio::time::sleep(time) => false,
+        }
+    }
+}

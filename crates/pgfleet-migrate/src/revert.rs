@@ -1,0 +1,201 @@
+//! Going back: the down scripts of the newest applied migrations, newest first.
+
+use std::time::Instant;
+
+use pgfleet_postgres::Connection;
+use pgfleet_postgres::lock::{self, LockKey};
+use pgfleet_sql::layout::Script;
+use pgfleet_sql::version::Version;
+
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Observer};
+use crate::history::Row;
+use crate::options::Options;
+use crate::report::{Outcome, Report};
+use crate::run::{Opened, open, retrying};
+use crate::set::Set;
+use crate::store;
+use crate::target::Target;
+use crate::unit::{Action, Draft, Unit};
+use crate::work::Work;
+
+/// How far to go back.
+#[derive(Debug, Clone)]
+pub enum Goal {
+    /// So many migrations.
+    Steps(usize),
+    /// Down to this version, which stays applied; none reverts everything.
+    To(Option<Version>),
+}
+
+/// Reverts migrations of one target, newest first, each in a transaction with its history row.
+///
+/// The down text is the file's; when the file is gone, the text recorded when it was applied.
+/// A dry run only says what would be reverted.
+///
+/// # Errors
+///
+/// A migration that has no down stops the run before anything is reverted.
+pub async fn revert(
+    target: &Target,
+    set: &Set,
+    goal: &Goal,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Report, Error> {
+    retrying(target, options, observer, || once(target, set, goal, options, observer)).await
+}
+
+async fn once(
+    target: &Target,
+    set: &Set,
+    goal: &Goal,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Report, Error> {
+    let began = Instant::now();
+    let looking = Options { look_only: true, ..options.clone() };
+    let Opened::Connected { connection, .. } = open(target, &looking, observer).await? else {
+        return Err(Error::new(ErrorKind::Findings, format!("cannot revert {}", target.name))
+            .cause("the database does not exist"));
+    };
+    let result = with(&connection, target, set, goal, options, observer, began).await;
+    connection.close().await;
+    result
+}
+
+async fn with(
+    connection: &Connection,
+    target: &Target,
+    set: &Set,
+    goal: &Goal,
+    options: &Options,
+    observer: &dyn Observer,
+    began: Instant,
+) -> Result<Report, Error> {
+    let failed = |error| Error::connection(format!("cannot revert {}", target.name), error);
+    let mut attempt = 0;
+    while !lock::try_lock(connection, LockKey::Migrate).await.map_err(failed)? {
+        if attempt == 0 {
+            let holder = lock::holder(connection, LockKey::Migrate).await.map_err(failed)?;
+            observer.event(&target.name, &Event::LockHeld { holder });
+        }
+        attempt += 1;
+        let pause = pgfleet_postgres::retry::backoff(
+            attempt,
+            std::time::Duration::from_millis(20),
+            std::time::Duration::from_millis(500),
+        );
+        if options.stop.sleep(pause).await {
+            return Err(Error::new(ErrorKind::Stopped, format!("stopped while waiting for {}", target.name)));
+        }
+    }
+    let rows = store::look(connection, &set.history, false).await.map_err(failed)?.rows.unwrap_or_default();
+    let (chosen, stays) = choose(&rows, goal, target)?;
+    let mut scripts = Vec::with_capacity(chosen.len());
+    for (version, row) in &chosen {
+        let annotations = set.find(version).map(|migration| migration.down_annotations.clone());
+        scripts.push((*row, down_script(connection, set, version, row, target).await?, annotations));
+    }
+    let run = uuid::Uuid::now_v7().to_string();
+    let mut units = Vec::with_capacity(scripts.len());
+    for (row, script, annotations) in &scripts {
+        // A recorded text has only what stands in it.
+        let annotations =
+            annotations.clone().unwrap_or_else(|| pgfleet_sql::annotation::parse(&script.text).unwrap_or_default());
+        let mut unit = Unit::new(Draft {
+            action: Action::Revert,
+            label: label(row),
+            version: row.version.clone(),
+            description: row.description.clone(),
+            script,
+            style: set.placeholder_style(),
+            values: &set.placeholders,
+            no_transaction: annotations.no_transaction,
+            lock_timeout: annotations.lock_timeout.unwrap_or(options.lock_timeout),
+            target: &target.name,
+        })?;
+        unit.record = set.history.revert_sql(&row.version, &row.description, &options.who, &run);
+        units.push(unit);
+    }
+    let labels: Vec<String> = units.iter().map(|unit| unit.label.clone()).collect();
+    let mut report = Report {
+        target: target.name.clone(),
+        set: set.name.clone(),
+        outcome: if options.dry_run { Outcome::Pending } else { Outcome::Applied },
+        from: chosen.first().map(|(_, row)| row.version.clone()).or_else(|| stays.clone()),
+        to: stays,
+        applied: Vec::new(),
+        seeded: Vec::new(),
+        pending: Vec::new(),
+        pending_seeds: Vec::new(),
+        notes: Vec::new(),
+        created: false,
+        took_ms: 0,
+        entries: Vec::new(),
+    };
+    if units.is_empty() {
+        report.outcome = Outcome::UpToDate;
+    } else if options.dry_run {
+        report.pending = labels;
+    } else {
+        observer.event(&target.name, &Event::Planned { steps: units.len() });
+        let work = Work { connection, target: &target.name, table: &set.history, options, run: &run, observer };
+        work.apply(&units).await?;
+        report.applied = labels;
+    }
+    report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// Rows to revert, newest first, and the version that stays.
+type Chosen<'a> = (Vec<(Version, &'a Row)>, Option<String>);
+
+/// Picks the rows to revert, newest first, and the version that stays.
+fn choose<'a>(rows: &'a [Row], goal: &Goal, target: &Target) -> Result<Chosen<'a>, Error> {
+    let mut applied: Vec<(Version, &Row)> =
+        rows.iter().filter_map(|row| row.parsed().map(|version| (version, row))).collect();
+    applied.sort_by(|a, b| b.0.cmp(&a.0));
+    let count = match goal {
+        Goal::Steps(steps) => (*steps).min(applied.len()),
+        Goal::To(None) => applied.len(),
+        Goal::To(Some(to)) => {
+            if !applied.iter().any(|(version, _)| version == to) {
+                return Err(Error::new(ErrorKind::Findings, format!("cannot revert {} to {to}", target.name))
+                    .cause(format!("{to} is not applied"))
+                    .hinted("`pgfleet status --service` lists what is applied; `--to 0` reverts everything"));
+            }
+            applied.iter().filter(|(version, _)| version > to).count()
+        }
+    };
+    let stays = applied.get(count).map(|(_, row)| row.version.clone());
+    applied.truncate(count);
+    Ok((applied, stays))
+}
+
+/// Finds the text that undoes a migration.
+async fn down_script(
+    connection: &Connection,
+    set: &Set,
+    version: &Version,
+    row: &Row,
+    target: &Target,
+) -> Result<Script, Error> {
+    if let Some(down) = set.find(version).and_then(|migration| migration.down.as_ref()) {
+        return Ok(down.clone());
+    }
+    let recorded = store::texts(connection, &set.history, &row.version)
+        .await
+        .map_err(|error| Error::connection(format!("cannot revert {}", target.name), error))?
+        .and_then(|(_, down)| down);
+    match recorded {
+        Some(text) => Ok(Script::from_text(format!("{} (recorded)", set.history.quoted()), text)),
+        None => Err(Error::new(ErrorKind::Findings, Action::Revert.sentence(&label(row), &target.name))
+            .cause("it has no down script; nothing was reverted")
+            .hinted(format!("write {}.down.sql beside its .up.sql", label(row)))),
+    }
+}
+
+fn label(row: &Row) -> String {
+    if row.description.is_empty() { row.version.clone() } else { format!("{}_{}", row.version, row.description) }
+}

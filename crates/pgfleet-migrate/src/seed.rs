@@ -1,0 +1,134 @@
+//! Seed files: data that must be there after the schema is.
+//!
+//! A seed runs in a transaction with its record, and again when its text or a property that it
+//! uses changed; it states its own intent (`insert … on conflict do nothing`), so that running it
+//! again changes nothing it should not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use pgfleet_sql::checksum;
+use pgfleet_sql::layout::Script;
+use pgfleet_sql::placeholder::{self, Style};
+
+use crate::error::{Error, ErrorKind};
+
+/// The seeds of one service, with the properties they may use.
+#[derive(Clone, Default)]
+pub struct Seeds {
+    /// The files, in the order in which they run.
+    pub files: Vec<SeedFile>,
+    /// Values for `:'name'`; may hold what must not be shown.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// One seed file.
+#[derive(Debug, Clone)]
+pub struct SeedFile {
+    /// The file's name without `.sql`; its identity in the record.
+    pub name: String,
+    /// The text.
+    pub script: Script,
+    /// Changes when the text or a property it uses changes.
+    pub checksum: String,
+}
+
+impl fmt::Debug for Seeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Property values may be secret.
+        f.debug_struct("Seeds").field("files", &self.files.len()).finish_non_exhaustive()
+    }
+}
+
+impl Seeds {
+    /// Reads `*.sql` of a folder in the order of their leading numbers, then names.
+    ///
+    /// A folder that does not exist holds no seeds.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or is not UTF-8.
+    pub fn read(folder: &Path, properties: BTreeMap<String, String>) -> Result<Self, Error> {
+        let unreadable = |path: &Path, cause: String| {
+            Error::new(ErrorKind::Files, format!("cannot read the seeds in {}", path.display())).cause(cause)
+        };
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self { files: Vec::new(), properties });
+            }
+            Err(error) => return Err(unreadable(folder, error.to_string())),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| unreadable(folder, error.to_string()))?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some(stem) = name.strip_suffix(".sql").filter(|stem| !stem.starts_with('.')) else { continue };
+            let script =
+                Script::read(&path).map_err(|error| unreadable(folder, error.to_string()).hinted(error.hint()))?;
+            let checksum = seed_checksum(&script.text, &properties);
+            files.push(SeedFile { name: stem.to_owned(), script, checksum });
+        }
+        files.sort_by_key(|file: &SeedFile| order(&file.name));
+        Ok(Self { files, properties })
+    }
+
+    /// Returns the indexes of the seeds that must run, given what ran.
+    pub(crate) fn pending(&self, ran: &[(String, String)]) -> Vec<usize> {
+        (0..self.files.len())
+            .filter(|index| {
+                let file = &self.files[*index];
+                !ran.iter().any(|(name, checksum)| *name == file.name && *checksum == file.checksum)
+            })
+            .collect()
+    }
+}
+
+/// The leading number, without leading zeros, then the name: `2_x` comes before `10_y`.
+fn order(name: &str) -> (usize, String, String) {
+    let digits: String = name.chars().take_while(char::is_ascii_digit).collect();
+    let number = digits.trim_start_matches('0').to_owned();
+    let weight = if digits.is_empty() { usize::MAX } else { number.len() };
+    (weight, number, name.to_owned())
+}
+
+fn seed_checksum(text: &str, properties: &BTreeMap<String, String>) -> String {
+    let mut all = checksum::checksum(text);
+    for name in placeholder::names(text, Style::Psql) {
+        if let Some(value) = properties.get(&name) {
+            all.push_str(&format!("\n{name}={}", checksum::raw_hash(value.as_bytes())));
+        }
+    }
+    format!("v1:{}", checksum::raw_hash(all.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_run_in_the_order_of_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["10_b.sql", "2_a.sql", "010_a.sql", "z.sql", "notes.txt", ".hidden.sql"] {
+            std::fs::write(folder.path().join(name), "select 1;").unwrap();
+        }
+        let seeds = Seeds::read(folder.path(), BTreeMap::new()).unwrap();
+        let names: Vec<&str> = seeds.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["2_a", "010_a", "10_b", "z"]);
+    }
+
+    #[test]
+    fn a_property_counts_only_where_it_is_used() {
+        let with = |value: &str| BTreeMap::from([("admin_email".to_owned(), value.to_owned())]);
+        let (uses, plain) = ("insert into t values (:'admin_email');", "insert into t values (1);");
+        assert_ne!(seed_checksum(uses, &with("a")), seed_checksum(uses, &with("b")));
+        assert_eq!(seed_checksum(plain, &with("a")), seed_checksum(plain, &with("b")));
+    }
+
+    #[test]
+    fn a_missing_folder_holds_no_seeds() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Seeds::read(&folder.path().join("no"), BTreeMap::new()).unwrap().files.is_empty());
+    }
+}

@@ -1,0 +1,53 @@
+//! One physical database that migrations run in.
+
+use pgfleet_postgres::{Address, Purpose};
+
+use crate::options::{Durability, Options};
+
+/// One physical database and how to get into it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name in messages: `trip`, `trip/acme`.
+    pub name: String,
+    /// The role that migrates (owns what it makes).
+    pub address: Address,
+    /// A role that may create the database; none: a missing database is an error.
+    pub admin: Option<Address>,
+    /// The schema that unqualified names go to; none leaves the server's setting.
+    pub schema: Option<String>,
+}
+
+impl Target {
+    /// Makes a target that creates its own database when it may.
+    pub fn new(name: impl Into<String>, address: Address) -> Self {
+        Self { name: name.into(), address, admin: None, schema: None }
+    }
+
+    /// Returns what the connection is for.
+    ///
+    /// Given at start-up, so that `RESET ALL` after a file that leaves settings behind comes back
+    /// to these: no time-out but ours may end a migration, and `search_path` decides where
+    /// unqualified names go.
+    pub(crate) fn purpose(&self, options: &Options) -> Purpose {
+        let mut purpose = Purpose::new(format!("pgfleet migrate {}", self.name))
+            .setting("statement_timeout", "0")
+            .setting("lock_timeout", "0")
+            .setting("idle_in_transaction_session_timeout", "0")
+            .setting("idle_session_timeout", "0")
+            .setting("standard_conforming_strings", "on")
+            .setting("client_encoding", "UTF8");
+        if options.durability == Durability::Run {
+            purpose = purpose.setting("synchronous_commit", "off");
+        }
+        match self.schema.as_deref() {
+            Some("public") => purpose = purpose.setting("search_path", "public"),
+            // Extensions live in `public`, so that stays reachable behind the service's own schema.
+            Some(schema) => {
+                let path = format!("{}, public", pgfleet_postgres::quote_ident(schema));
+                purpose = purpose.setting("search_path", path);
+            }
+            None => {}
+        }
+        purpose
+    }
+}

@@ -1,0 +1,149 @@
+//! One file made ready for the server: placeholders filled, refused statements found, record
+//! statement attached.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgfleet_sql::check::{self, Checked};
+use pgfleet_sql::layout::Script;
+use pgfleet_sql::placeholder::{self, Rendered, Style};
+use pgfleet_sql::statement::{self, Statement};
+
+use crate::error::{Error, ErrorKind};
+use crate::set::place;
+
+/// What a unit does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Apply,
+    Revert,
+    Seed,
+}
+
+impl Action {
+    /// The word in `pgfleet.attempts`.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Revert => "revert",
+            Self::Seed => "seed",
+        }
+    }
+
+    /// The words of the error sentence: `cannot apply X to T`.
+    pub(crate) fn sentence(self, label: &str, target: &str) -> String {
+        match self {
+            Self::Apply => format!("cannot apply {label} to {target}"),
+            Self::Revert => format!("cannot revert {label} in {target}"),
+            Self::Seed => format!("cannot seed {target} with {label}"),
+        }
+    }
+}
+
+/// One file ready for the server.
+#[derive(Debug)]
+pub(crate) struct Unit<'a> {
+    pub(crate) action: Action,
+    pub(crate) label: String,
+    pub(crate) version: String,
+    pub(crate) description: String,
+    pub(crate) script: &'a Script,
+    /// What is sent: placeholders filled, refused-but-harmless lines blanked.
+    pub(crate) sql: String,
+    pub(crate) statements: Vec<Statement>,
+    rendered: Rendered<'a>,
+    /// Statements that record it, in the same transaction.
+    pub(crate) record: String,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) no_transaction: bool,
+}
+
+/// What is needed to make a unit of a script.
+pub(crate) struct Draft<'a, 'v> {
+    pub(crate) action: Action,
+    pub(crate) label: String,
+    pub(crate) version: String,
+    pub(crate) description: String,
+    pub(crate) script: &'a Script,
+    pub(crate) style: Style,
+    /// Values for placeholders.
+    pub(crate) values: &'v BTreeMap<String, String>,
+    pub(crate) no_transaction: bool,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) target: &'v str,
+}
+
+impl<'a> Unit<'a> {
+    /// Makes a script ready: fills placeholders, splits it, refuses what may not be in it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Files`] with the place: an unknown placeholder, an open quote or comment, a
+    /// statement that a migration may not hold.
+    pub(crate) fn new(draft: Draft<'a, '_>) -> Result<Self, Error> {
+        let Draft { action, label, version, description, script, style, values, .. } = draft;
+        let refuse = |offset: usize, cause: String, hint: Option<String>| {
+            let mut error = Error::new(ErrorKind::Files, action.sentence(&label, draft.target))
+                .cause(cause)
+                .at(place(script, offset));
+            if let Some(hint) = hint {
+                error = error.hinted(hint);
+            }
+            error
+        };
+        let lookup = |name: &str| values.get(name).cloned();
+        let rendered = placeholder::render(&script.text, style, &lookup).map_err(|error| {
+            let hint = if values.is_empty() {
+                "no placeholder has a value: give it in the manifest's placeholders or properties".to_owned()
+            } else {
+                format!("these have a value: {}", values.keys().cloned().collect::<Vec<_>>().join(", "))
+            };
+            refuse(error.offset, error.to_string(), Some(hint))
+        })?;
+        if let Some(at) = rendered.text.find('\0') {
+            return Err(refuse(rendered.source_offset(at), "the file holds a NUL byte".to_owned(), None));
+        }
+        let statements = statement::split(&rendered.text).map_err(|error| {
+            // A quote in the data lines after a `COPY … FROM stdin` looks open; the COPY is the cause.
+            let before = &rendered.text[..error.offset];
+            if let Ok(statements) = statement::split(before)
+                && let Err(refusal) = check::check(before, &statements)
+            {
+                let hint = Some(refusal.hint().to_owned());
+                return refuse(rendered.source_offset(refusal.offset), refusal.to_string(), hint);
+            }
+            refuse(rendered.source_offset(error.offset), error.to_string(), Some(error.hint()))
+        })?;
+        let checked = if draft.no_transaction {
+            check::check_no_transaction(&rendered.text, &statements)
+        } else {
+            check::check(&rendered.text, &statements)
+        };
+        let Checked { text, statements, .. } = checked.map_err(|refusal| {
+            refuse(rendered.source_offset(refusal.offset), refusal.to_string(), Some(refusal.hint().to_owned()))
+        })?;
+        Ok(Self {
+            sql: text.into_owned(),
+            action,
+            version,
+            description,
+            script,
+            statements,
+            rendered,
+            record: String::new(),
+            lock_timeout: draft.lock_timeout,
+            no_transaction: draft.no_transaction,
+            label,
+        })
+    }
+
+    /// Maps an offset in what is sent to an offset in the script's text.
+    pub(crate) fn source_offset(&self, offset: usize) -> usize {
+        self.rendered.source_offset(offset)
+    }
+
+    /// Returns the text of a statement, counted from 0.
+    pub(crate) fn statement(&self, index: usize) -> Option<&str> {
+        self.statements.get(index).map(|statement| &self.sql[statement.start..statement.end])
+    }
+}

@@ -1,0 +1,390 @@
+//! Applying units to a target under the lock, and saying exactly what failed.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, pin_mut};
+use pgfleet_postgres::{Connection, SimpleQueryMessage, lock, retry};
+
+use crate::error::{Error, ErrorKind, Place};
+use crate::event::{Event, Observer};
+use crate::failure::Failure;
+use crate::history::HistoryTable;
+use crate::locate::{Located, locate};
+use crate::message::{BEFORE, Message, STEP_COLUMN};
+use crate::options::{Durability, Options};
+use crate::store;
+use crate::unit::Unit;
+
+/// First and longest pause after a lock time-out.
+const LOCK_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(3200));
+
+/// What every step of a run needs.
+pub(crate) struct Work<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) target: &'a str,
+    pub(crate) table: &'a HistoryTable,
+    pub(crate) options: &'a Options,
+    pub(crate) run: &'a str,
+    pub(crate) observer: &'a dyn Observer,
+}
+
+/// How one message ended.
+enum Sent {
+    /// All of it is committed.
+    Done,
+    /// Unit `at` failed; those before it are committed.
+    Failed { at: usize, completed: usize, error: pgfleet_postgres::Error },
+    /// The server could not read the message; nothing of it ran.
+    Unread { error: pgfleet_postgres::Error },
+}
+
+impl Work<'_> {
+    /// Applies units in order and returns when all are committed and on disk.
+    ///
+    /// # Errors
+    ///
+    /// The first unit that failed; those before it stay applied, and what is committed is on disk
+    /// unless the connection is gone.
+    pub(crate) async fn apply(&self, units: &[Unit<'_>]) -> Result<(), Error> {
+        let mut next = 0;
+        while next < units.len() {
+            let end =
+                units[next..].iter().position(|unit| unit.no_transaction).map_or(units.len(), |offset| next + offset);
+            if end == next {
+                self.without_transaction(&units[next]).await?;
+                next += 1;
+            } else {
+                self.in_transactions(&units[next..end], end == units.len()).await?;
+                next = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies units that each have a transaction, as few messages as they fit in.
+    async fn in_transactions(&self, units: &[Unit<'_>], last_of_run: bool) -> Result<(), Error> {
+        let deferred = self.options.durability == Durability::Run;
+        let mut next = 0;
+        let mut tries = 0;
+        // Units at and behind this one wait: the server cannot read it, and what stands before it
+        // is applied first, as if each had been sent alone.
+        let mut unreadable: Option<(usize, pgfleet_postgres::Error, String, std::ops::Range<usize>)> = None;
+        while next < units.len() {
+            let end = unreadable.as_ref().map_or(units.len(), |(at, ..)| *at);
+            if next == end {
+                let Some((at, error, text, part)) = unreadable.take() else { break };
+                return Err(self.fail(&units[at], error, &text, &part, 0).await);
+            }
+            let message = Message::compose(&units[next..end], deferred && last_of_run && end == units.len());
+            let sent = units[next..end].len().min(message.parts.len());
+            match self.send(&message, &units[next..next + sent]).await? {
+                Sent::Done => {
+                    next += sent;
+                    tries = 0;
+                }
+                Sent::Failed { at, completed, error } => {
+                    if at > 0 {
+                        tries = 0;
+                    }
+                    next += at;
+                    let unit = &units[next];
+                    self.connection
+                        .execute_all("ROLLBACK")
+                        .await
+                        .map_err(|lost| Error::connection(unit.action.sentence(&unit.label, self.target), lost))?;
+                    tries += 1;
+                    let contention = error.server().is_some_and(pgfleet_postgres::ServerError::is_contention);
+                    if !contention || tries >= self.options.lock_tries || self.options.stop.is_asked() {
+                        let part = message.parts[at].clone();
+                        return Err(self.fail(unit, error, &message.text, &part, completed).await);
+                    }
+                    self.pause(&unit.label, tries).await;
+                }
+                Sent::Unread { error } => {
+                    let byte = error.server().and_then(|server| server.position).map(|position| {
+                        pgfleet_sql::position::byte_of_char(&message.text, position.saturating_sub(1) as usize)
+                    });
+                    let at = byte
+                        .and_then(|byte| message.parts.iter().position(|part| byte <= part.end))
+                        // Without a position (an encoding error) only one unit at a time can tell.
+                        .unwrap_or(usize::from(sent > 1));
+                    let part = message.parts[at].clone();
+                    if byte.is_none() && sent > 1 {
+                        Box::pin(self.in_transactions(&units[next..=next], false)).await?;
+                        next += 1;
+                        continue;
+                    }
+                    unreadable = Some((next + at, error, message.text, part));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one message and reads its answers.
+    async fn send(&self, message: &Message, units: &[Unit<'_>]) -> Result<Sent, Error> {
+        let lost = |at: Option<usize>, error| {
+            let unit = &units[at.unwrap_or(0)];
+            Error::connection(unit.action.sentence(&unit.label, self.target), error)
+        };
+        let stream = self.connection.stream(&message.text).await.map_err(|error| lost(None, error))?;
+        pin_mut!(stream);
+        let mut current: Option<usize> = None;
+        let mut completed = 0;
+        let mut began = Instant::now();
+        let mut cancelled = false;
+        loop {
+            let answer = tokio::select! {
+                answer = stream.next() => answer,
+                () = self.options.stop.asked(), if !cancelled => {
+                    // The server answers with an error for what it was running, and we go on
+                    // reading until it does.
+                    cancelled = true;
+                    self.connection.cancel().await;
+                    continue;
+                }
+            };
+            match answer {
+                Some(Ok(SimpleQueryMessage::Row(row))) => {
+                    if row.columns().first().is_some_and(|column| column.name() == STEP_COLUMN) {
+                        let at = row.get(0).and_then(|number| number.parse().ok()).unwrap_or(0);
+                        if let Some(previous) = current {
+                            self.done(&units[previous], began);
+                        }
+                        began = Instant::now();
+                        current = Some(at);
+                        // `BEGIN` has completed; the `SELECT` that carries this row is about to.
+                        completed = 1;
+                        self.tell(&Event::Started { label: units[at].label.clone() });
+                    }
+                }
+                Some(Ok(SimpleQueryMessage::CommandComplete(_))) => completed += 1,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    let error = self.connection.error(error);
+                    if error.server().is_none() || error.is_unreachable() {
+                        return Err(lost(current, error));
+                    }
+                    return Ok(match current {
+                        Some(at) => Sent::Failed { at, completed: usize::saturating_sub(completed, BEFORE), error },
+                        None => Sent::Unread { error },
+                    });
+                }
+                None => {
+                    if let Some(previous) = current {
+                        self.done(&units[previous], began);
+                    }
+                    return Ok(Sent::Done);
+                }
+            }
+        }
+    }
+
+    /// Waits after a lock time-out and says who stands in the way.
+    async fn pause(&self, label: &str, attempt: u32) {
+        // Best effort: a failure to see the blockers must not hide the time-out itself.
+        let blockers = lock::blockers(self.connection).await.unwrap_or_default();
+        self.tell(&Event::LockTimeout {
+            label: label.to_owned(),
+            attempt,
+            attempts: self.options.lock_tries,
+            blockers,
+        });
+        self.options.stop.sleep(retry::backoff(attempt, LOCK_PAUSE.0, LOCK_PAUSE.1)).await;
+    }
+
+    /// Records a failure and turns it into the error that the user sees.
+    async fn fail(
+        &self,
+        unit: &Unit<'_>,
+        error: pgfleet_postgres::Error,
+        sent: &str,
+        part: &std::ops::Range<usize>,
+        completed: usize,
+    ) -> Error {
+        let sentence = unit.action.sentence(&unit.label, self.target);
+        // Needed whatever happened: an error while reading leaves no transaction, and rolling back
+        // then is a warning only.
+        if let Err(lost) = self.connection.execute_all("ROLLBACK").await {
+            return Error::connection(sentence, lost);
+        }
+        if self.options.stop.is_asked() && error.sql_state() == Some("57014") {
+            self.flush_after_failure().await;
+            return Error::new(ErrorKind::Stopped, format!("stopped while applying {} to {}", unit.label, self.target))
+                .cause("its transaction was rolled back; what was applied before it stays");
+        }
+        let located = error
+            .server()
+            .map_or(Located { statement: None, place: None }, |server| locate(unit, server, sent, part, completed));
+        let failure = failure_of(unit, &error, &located);
+        let recorded = self
+            .connection
+            .execute_all(&format!(
+                "BEGIN; SET LOCAL synchronous_commit = on; {}; COMMIT",
+                self.table.failure_sql(&failure, "failed", &self.options.who, self.run)
+            ))
+            .await;
+        if let Err(unrecorded) = recorded {
+            tracing::debug!(error = %unrecorded, "the failure could not be recorded");
+            // An aborted transaction must not stay behind for the flush.
+            let _rolled_back = self.connection.execute_all("ROLLBACK").await;
+            self.flush_after_failure().await;
+        }
+        let mut own = Error::new(ErrorKind::Statement, sentence).failed(failure);
+        if located.statement.is_none() && located.place.is_none() {
+            own = own.cause("the file itself ran; recording or committing it failed");
+            own = own.at(Place { path: unit.script.path.clone(), line: 1, column: 0, excerpt: String::new() });
+        }
+        if let Some(hint) = hint(unit, &error, &located) {
+            own = own.hinted(hint);
+        }
+        if let Some(place) = located.place {
+            own = own.at(place);
+        }
+        own.caused_by(error)
+    }
+
+    /// Puts on disk what was committed before a failure.
+    ///
+    /// Best effort: if this fails the connection or the server is gone, and the next run reads the
+    /// history anyway.
+    async fn flush_after_failure(&self) {
+        if self.options.durability == Durability::Run
+            && let Err(error) = store::flush(self.connection).await
+        {
+            tracing::debug!(%error, "flush failed");
+        }
+    }
+
+    fn done(&self, unit: &Unit<'_>, began: Instant) {
+        self.tell(&Event::Done { label: unit.label.clone(), took: began.elapsed() });
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        self.observer.event(self.target, event);
+    }
+}
+
+/// Makes the row of `pgfleet.attempts`.
+fn failure_of(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Located) -> Failure {
+    let server = error.server();
+    Failure {
+        action: unit.action.word().to_owned(),
+        version: unit.version.clone(),
+        description: unit.description.clone(),
+        statement_number: located.statement.map_or(0, |index| i32::try_from(index + 1).unwrap_or(i32::MAX)),
+        statement: located
+            .statement
+            .and_then(|index| unit.statement(index))
+            .unwrap_or_default()
+            .chars()
+            .take(10_000)
+            .collect(),
+        place: located.place.as_ref().map(ToString::to_string).unwrap_or_default(),
+        sql_state: error.sql_state().unwrap_or_default().to_owned(),
+        message: server.map_or_else(|| error.to_string(), |server| server.message.clone()),
+    }
+}
+
+/// The one thing to do about a refused statement, where we know better than the server.
+fn hint(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Located) -> Option<String> {
+    let statement = located.statement.and_then(|index| unit.statement(index));
+    match error.sql_state()? {
+        "25001" => {
+            let what = statement.and_then(pgfleet_sql::check::needs_no_transaction).unwrap_or("this statement");
+            Some(format!("{what} cannot run in a transaction: put `-- pgfleet: no-transaction` at the top of the file"))
+        }
+        "55P03" => {
+            Some("another session holds the lock: `pgfleet inspect locks` or pg_stat_activity shows it".to_owned())
+        }
+        "42501" => Some(
+            "the migrating role lacks this right; extensions and roles are declared in the manifest and made by \
+             `pgfleet provision`"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+impl Work<'_> {
+    /// Applies a file that has no transaction around it, statement by statement.
+    ///
+    /// Before the first statement a row in `pgfleet.attempts` says that the file is begun, and it
+    /// is kept up to date: what a crash leaves behind is known to the statement.
+    async fn without_transaction(&self, unit: &Unit<'_>) -> Result<(), Error> {
+        let sentence = || unit.action.sentence(&unit.label, self.target);
+        let connected = |error| Error::connection(sentence(), error);
+        let began = Instant::now();
+        self.tell(&Event::Started { label: unit.label.clone() });
+        let begun = Failure {
+            action: unit.action.word().to_owned(),
+            version: unit.version.clone(),
+            description: unit.description.clone(),
+            message: "begun; statement_number counts the finished statements".to_owned(),
+            ..Failure::default()
+        };
+        let record = self.table.failure_sql(&begun, "interrupted", &self.options.who, self.run);
+        let rows = self
+            .connection
+            .simple(&format!("SET synchronous_commit = on; {record} RETURNING id"))
+            .await
+            .map_err(connected)?;
+        let id = rows.first().and_then(|row| row.get(0)).unwrap_or("0").to_owned();
+        for (index, statement) in unit.statements.iter().enumerate() {
+            let part = statement.start..statement.end;
+            if let Err(error) = self.connection.execute_all(&unit.sql[part.clone()]).await {
+                if error.server().is_none() || error.is_unreachable() {
+                    return Err(connected(error));
+                }
+                let server = error.server().cloned();
+                let located = server.map_or(Located { statement: Some(index), place: None }, |server| {
+                    let mut located = locate(unit, &server, &unit.sql[part.clone()], &(0..0), index);
+                    if let Some(position) = server.position {
+                        let byte = byte_in(&unit.sql[part.clone()], position) + part.start;
+                        located.place = Some(crate::set::place(unit.script, unit.source_offset(byte)));
+                    }
+                    located
+                });
+                let failure = failure_of(unit, &error, &located);
+                // Nothing is left half done when the very first statement failed.
+                let outcome = if index == 0 { "failed" } else { "interrupted" };
+                self.connection
+                    .execute_all(&format!(
+                        "RESET ROLE; RESET ALL; DELETE FROM pgfleet.attempts WHERE id = {id}; {}",
+                        self.table.failure_sql(&failure, outcome, &self.options.who, self.run)
+                    ))
+                    .await
+                    .map_err(connected)?;
+                let mut own = Error::new(ErrorKind::Statement, sentence()).failed(failure);
+                if index > 0 {
+                    own = own.cause(format!("{index} of {} statements are applied and stay", unit.statements.len()));
+                }
+                if let Some(place) = located.place {
+                    own = own.at(place);
+                }
+                if let Some(hint) = hint(unit, &error, &Located { statement: Some(index), place: None }) {
+                    own = own.hinted(hint);
+                }
+                return Err(own.caused_by(error));
+            }
+            self.connection
+                .execute_all(&format!("UPDATE pgfleet.attempts SET statement_number = {} WHERE id = {id}", index + 1))
+                .await
+                .map_err(connected)?;
+        }
+        self.connection
+            .execute_all(&format!(
+                "RESET ROLE; RESET ALL; BEGIN; SET LOCAL synchronous_commit = on; {}; \
+                 DELETE FROM pgfleet.attempts WHERE id = {id}; COMMIT",
+                unit.record
+            ))
+            .await
+            .map_err(connected)?;
+        self.done(unit, began);
+        Ok(())
+    }
+}
+
+fn byte_in(text: &str, position: u32) -> usize {
+    pgfleet_sql::position::byte_of_char(text, position.saturating_sub(1) as usize)
+}
