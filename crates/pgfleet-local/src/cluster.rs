@@ -208,7 +208,8 @@ impl Cluster {
         }
         let place = Place::find(&self.options)?;
         let _lock = files::lock(&place.lock_file())?;
-        stop(&place, mode)
+        let stopped = stop(&place, mode)?;
+        Ok(Stopped { was_running: stopped.is_some() })
     }
 
     /// Stops the server at once and deletes its data, log and socket folder.
@@ -226,23 +227,26 @@ impl Cluster {
                 place.data_dir.display()
             )));
         }
-        stop(&place, StopMode::Immediate)?;
+        let stopped = stop(&place, StopMode::Immediate)?;
         files::remove_tree(&place.data_dir)?;
         files::remove_file(&place.log_file())?;
         files::remove_file(&place.old_log_file())?;
-        place.remove_socket_dir(&place.user)?;
+        place.remove_socket_dir(&place.socket_dir())?;
+        if let Some(postmaster) = stopped {
+            // Another one when the state folder was moved while the server ran.
+            place.remove_socket_dir(&postmaster.socket_dir)?;
+        }
         State::remove(&place.state_dir)
     }
 }
 
-fn stop(place: &Place, mode: StopMode) -> Result<Stopped> {
-    match Postmaster::find(&place.data_dir)? {
-        Some(postmaster) => {
-            postmaster.stop(mode)?;
-            Ok(Stopped { was_running: true })
-        }
-        None => Ok(Stopped { was_running: false }),
+/// Stops the server if there is one, and returns what it was.
+fn stop(place: &Place, mode: StopMode) -> Result<Option<Postmaster>> {
+    let postmaster = Postmaster::find(&place.data_dir)?;
+    if let Some(postmaster) = &postmaster {
+        postmaster.stop(mode)?;
     }
+    Ok(postmaster)
 }
 
 /// Describes a server that is up.

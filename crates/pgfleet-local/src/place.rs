@@ -131,10 +131,12 @@ impl Place {
         Ok(path)
     }
 
-    pub(crate) fn remove_socket_dir(&self, user: &ServerUser) -> Result<()> {
-        let path = self.socket_dir();
-        match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() && meta.uid() == user.uid() => files::remove_tree(&path),
+    /// Removes a socket folder of ours; anything else is left alone.
+    pub(crate) fn remove_socket_dir(&self, path: &Path) -> Result<()> {
+        let named_by_us = path.parent() == Some(Path::new(SOCKETS))
+            && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pgfleet-"));
+        match fs::symlink_metadata(path) {
+            Ok(meta) if named_by_us && meta.is_dir() && meta.uid() == self.user.uid() => files::remove_tree(path),
             _ => Ok(()),
         }
     }

@@ -15,6 +15,10 @@ use crate::error::{Error, Kind, Result};
 use crate::{files, port};
 
 const PID_FILE: &str = "postmaster.pid";
+
+/// The socket and its lock file.
+const SOCKET_PREFIX: &str = ".s.PGSQL.";
+
 const POLL: Duration = Duration::from_millis(10);
 
 /// How long a stop may take.
@@ -103,18 +107,22 @@ impl Postmaster {
     }
 }
 
-/// Removes a pid file whose number now belongs to something else.
+/// Clears what a server that was killed left behind, as far as it would stop the next one.
 ///
-/// A server finds out itself that a pid file is stale when the process is gone. It refuses to start
-/// when the number was given to another process of the same user, or when the dead postmaster was
-/// not reaped (a container without an init). Then the file is removed here, after the data
-/// directory has no server process left: children of a killed postmaster need a moment to end.
-pub(crate) fn clear_stale_pid_file(data_dir: &Path, limit: Duration) -> Result<()> {
+/// Children of a killed postmaster need a moment to end; they are waited for. Then the socket files
+/// go: the folder is this cluster's alone. A server finds out itself that a pid file is stale when
+/// the process is gone. It refuses to start when the number was given to another process of the
+/// same user, or when the dead postmaster was not reaped (a container without an init); only then
+/// the pid file is removed here, so that the server's own checks keep their say.
+pub(crate) fn clear_remains(data_dir: &Path, socket_dir: &Path, limit: Duration) -> Result<()> {
     let path = data_dir.join(PID_FILE);
     let Some(text) = files::read_optional(&path)? else { return Ok(()) };
-    if let Some((postmaster, written_for)) = parse(&text, data_dir)
-        && look_at(postmaster.pid, data_dir, &written_for) != Process::Other
-    {
+    let process = match parse(&text, data_dir) {
+        Some((postmaster, written_for)) => look_at(postmaster.pid, data_dir, &written_for),
+        // Empty or torn: the machine went down.
+        None => Process::Other,
+    };
+    if process == Process::Ours {
         return Ok(());
     }
     let begin = Instant::now();
@@ -127,8 +135,12 @@ pub(crate) fn clear_stale_pid_file(data_dir: &Path, limit: Duration) -> Result<(
         }
         std::thread::sleep(POLL);
     }
-    tracing::info!(file = %path.display(), "removing a stale pid file");
-    files::remove_file(&path)
+    files::remove_leftovers(socket_dir, SOCKET_PREFIX);
+    if process == Process::Other {
+        tracing::info!(file = %path.display(), "removing a stale pid file");
+        files::remove_file(&path)?;
+    }
+    Ok(())
 }
 
 /// True while the process exists, also as one of another user.
@@ -228,7 +240,7 @@ mod tests {
         let path = folder.path().join(PID_FILE);
         fs::write(&path, pid_file(std::process::id(), folder.path())).unwrap();
         assert_eq!(Postmaster::find(folder.path()).unwrap(), None);
-        clear_stale_pid_file(folder.path(), Duration::from_secs(1)).unwrap();
+        clear_remains(folder.path(), folder.path(), Duration::from_secs(1)).unwrap();
         assert!(!path.exists());
     }
 }

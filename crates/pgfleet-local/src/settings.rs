@@ -46,6 +46,8 @@ pub(crate) fn for_start(options: &ClusterOptions, port: u16, socket_dir: &Path) 
         set("full_page_writes", "off");
         // Hundreds of short-lived databases would keep the launcher busy at the default minute.
         set("autovacuum_naptime", "5min");
+        // Dropping a database makes a checkpoint, and tests drop one each.
+        set("log_checkpoints", "off");
     }
     for (name, value) in &options.settings {
         let name = name.to_ascii_lowercase();

@@ -11,7 +11,7 @@ use crate::binaries::{Binaries, Search};
 use crate::cluster::{ClusterOptions, Running, running};
 use crate::error::{Error, Kind, Result};
 use crate::place::Place;
-use crate::postmaster::{Postmaster, clear_stale_pid_file};
+use crate::postmaster::{Postmaster, clear_remains};
 use crate::state::State;
 use crate::{files, initdb, port, settings};
 
@@ -121,7 +121,6 @@ impl<'a> Starter<'a> {
         let place = self.place;
         place.prepare_parent()?;
         let socket_dir = place.prepare_socket_dir()?;
-        clear_stale_pid_file(&place.data_dir, REMAINS_LIMIT)?;
         let log = self.prepare_log()?;
         let remembered = place.state.as_ref().map(|state| state.port);
         let mut port = match remembered {
@@ -131,6 +130,7 @@ impl<'a> Starter<'a> {
         let begin = Instant::now();
         let mut ports = 0;
         loop {
+            clear_remains(&place.data_dir, &socket_dir, REMAINS_LIMIT)?;
             let asked = settings::for_start(self.options, port, &socket_dir)?;
             settings::write(&place.data_dir, &asked, &place.user)?;
             let offset = fs::metadata(&log).map_or(0, |meta| meta.len());
@@ -199,7 +199,7 @@ fn trouble(log: &str) -> Trouble {
     let says = |text: &str| log.contains(text);
     if says("could not bind") || says("could not create any TCP/IP sockets") {
         Trouble::Port
-    } else if says("pre-existing shared memory block") {
+    } else if says("pre-existing shared memory block") || (says("lock file") && says("already exists")) {
         Trouble::Remains
     } else {
         Trouble::Other
@@ -222,6 +222,8 @@ mod tests {
         assert_eq!(trouble(bind), Trouble::Port);
         let memory = "FATAL:  pre-existing shared memory block (key 1, ID 2) is still in use";
         assert_eq!(trouble(memory), Trouble::Remains);
+        let lock = "FATAL:  lock file \"postmaster.pid\" already exists";
+        assert_eq!(trouble(lock), Trouble::Remains);
         assert_eq!(trouble("FATAL:  syntax error in file"), Trouble::Other);
     }
 }

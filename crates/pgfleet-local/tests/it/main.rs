@@ -1,4 +1,9 @@
 //! Tests that run real servers.
 #![cfg(feature = "testing")]
 
+mod cluster;
+mod crash;
+mod fixture;
+mod own;
+mod place;
 mod shared;
