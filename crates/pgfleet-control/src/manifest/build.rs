@@ -104,7 +104,7 @@ fn service(read: &Reader<'_>, name: &str) -> Service {
             command_timeout: read.duration(&pool("command_timeout")),
         },
         program: read.path(&at("program")),
-        run: read.optional(&at("run")),
+        run: read.optional(&at("run")).filter(|command| !command.is_empty()),
         properties: read.secrets(&at("properties")),
     }
 }

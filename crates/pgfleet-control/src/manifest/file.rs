@@ -90,7 +90,7 @@ impl Walk<'_> {
                 }
             } else if schema::is_table(path) {
                 if let Some(below) = item.as_table_like() {
-                    self.layers.declare(path, key_place);
+                    self.layers.open_table(path, key_place);
                     self.table(below, path);
                 } else {
                     let message = format!("`{name}` must be a table, found {}", found(item));

@@ -35,6 +35,7 @@ pub(super) struct Declared {
 #[derive(Default)]
 pub(super) struct Layers {
     entries: BTreeMap<Vec<String>, Entry>,
+    tables: BTreeMap<Vec<String>, Place>,
     pub(super) services: Vec<Declared>,
     pub(super) servers: Vec<Declared>,
 }
@@ -44,16 +45,19 @@ impl Layers {
         self.entries.insert(path, Entry { value, setter });
     }
 
-    /// Notes a table of `[services]` or `[servers]`; the overlay may name one again.
-    pub(super) fn declare(&mut self, path: &[String], place: Place) {
+    /// Notes a table; the overlay may name one again.
+    pub(super) fn open_table(&mut self, path: &[String], place: Place) {
         let declared = match path {
-            [section, _] if section == "services" => &mut self.services,
-            [section, _] if section == "servers" => &mut self.servers,
-            _ => return,
+            [section, _] if section == "services" => Some(&mut self.services),
+            [section, _] if section == "servers" => Some(&mut self.servers),
+            _ => None,
         };
-        if !declared.iter().any(|table| table.name == path[1]) {
-            declared.push(Declared { name: path[1].clone(), place: Some(place) });
+        if let Some(declared) = declared
+            && !declared.iter().any(|table| table.name == path[1])
+        {
+            declared.push(Declared { name: path[1].clone(), place: Some(place.clone()) });
         }
+        self.tables.entry(path.to_owned()).or_insert(place);
     }
 
     /// Returns the names that stand directly below an open table, such as the services or the properties.
@@ -99,21 +103,21 @@ impl Layers {
         }
     }
 
+    /// Returns where the innermost table around a path was opened.
     fn place_of_table<S: AsRef<str>>(&self, path: &[S]) -> Option<&Place> {
-        let declared = match path.first()?.as_ref() {
-            "services" => &self.services,
-            "servers" => &self.servers,
-            _ => return None,
-        };
-        let name = path.get(1)?.as_ref();
-        declared.iter().find(|table| table.name == name)?.place.as_ref()
+        let path: Vec<String> = path.iter().map(|segment| segment.as_ref().to_owned()).collect();
+        (1..=path.len()).rev().find_map(|depth| self.tables.get(&path[..depth]))
+    }
+
+    /// Declares a server `main` when the files declare none, before variables are read: they may give it a URL.
+    pub(super) fn assume_server(&mut self) {
+        if self.servers.is_empty() {
+            self.servers.push(Declared { name: "main".into(), place: None });
+        }
     }
 
     /// Fills in the defaults of all keys, so that whoever reads afterwards finds what holds.
     pub(super) fn complete(&mut self, root: &Path) {
-        if self.servers.is_empty() {
-            self.servers.push(Declared { name: "main".into(), place: None });
-        }
         for key in KEYS {
             for path in self.concrete(key) {
                 if self.get(&path).is_some() {

@@ -80,6 +80,7 @@ impl Manifest {
         if !add_files(&mut layers, &path, &env, &mut errors) {
             return Err(Errors::new(errors));
         }
+        layers.assume_server();
         overrides::add_variables(&mut layers, &sources.variables, &mut errors);
         overrides::add_flags(&mut layers, &sources.flags, &mut errors);
         layers.complete(&root);

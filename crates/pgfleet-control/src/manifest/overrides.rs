@@ -34,7 +34,8 @@ pub(super) fn add_flags(layers: &mut Layers, flags: &[(String, String)], errors:
             toml_edit::Key::parse(flag).ok().map(|keys| keys.iter().map(|key| key.get().to_owned()).collect());
         let path = path.unwrap_or_default();
         if schema::leaf(&path).is_none() {
-            let hint = did_you_mean(flag, KEYS.iter().map(|key| key.path));
+            let known: Vec<_> = KEYS.iter().flat_map(|key| layers.concrete(key)).map(|path| dotted(&path)).collect();
+            let hint = did_you_mean(flag, known.iter().map(String::as_str));
             errors.push(Diagnostic { hint, ..Diagnostic::new(format!("there is no setting `{flag}`")) });
         } else if let Some(name) = undeclared(layers, &path) {
             let hint = did_you_mean(name, layers.names(&path[..1]));

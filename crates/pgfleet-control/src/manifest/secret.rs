@@ -59,8 +59,8 @@ fn shown_pairs(pairs: &str) -> String {
         .min();
     match password {
         Some(end) => format!("{}={HIDDEN}", &pairs[..end]),
-        None if pairs.contains('=') => pairs.into(),
-        // Not a connection string at all; perhaps a password in the wrong place.
+        None if pairs.contains('=') && !pairs.contains('@') => pairs.into(),
+        // A mistyped URL, or a password in the wrong place.
         None => HIDDEN.into(),
     }
 }
@@ -100,6 +100,7 @@ mod tests {
             ("Host=db;Username=app;Password=\"a;b\";Port=1", "Host=db;Username=app;Password=***"),
             ("host=db user=app password='a b' port=1", "host=db user=app password=***"),
             ("host=db user=app", "host=db user=app"),
+            ("postgres:/app:pw@db/x?sslmode=require", "***"),
             ("hunter2", "***"),
         ] {
             assert_eq!(shown_url(url), expected);

@@ -34,7 +34,7 @@ impl fmt::Display for Origin {
                 write!(f, "{}:{line}", name.display())
             }
             Self::Env { variable } => f.write_str(variable),
-            Self::Flag(path) => write!(f, "--set {path}"),
+            Self::Flag(path) => write!(f, "flag {path}"),
         }
     }
 }

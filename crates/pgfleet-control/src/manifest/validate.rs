@@ -48,6 +48,10 @@ impl Check<'_> {
     }
 
     fn names(&mut self) {
+        let name = &self.manifest.solution.name;
+        if let Some(mistake) = name_mistake(name) {
+            self.error(&["solution", "name"], format!("the name of the solution `{}` {mistake}", name.escape_debug()));
+        }
         if self.layers.services.is_empty() {
             let error = Diagnostic::new("there is no service").in_file(&self.manifest.path);
             self.errors.push(error.hinted("declare one: [services.trip]"));
@@ -117,6 +121,12 @@ impl Check<'_> {
             {
                 self.error(&at("schema"), format!("schema `{}` belongs to PostgreSQL or to pgfleet", service.schema));
             }
+            for key in ["migrations", "seeds"] {
+                if matches!(self.layers.get(&at(key)).map(|entry| &entry.value), Some(Value::Text(path)) if path.is_empty())
+                {
+                    self.error(&at(key), format!("`{key}` of service `{}` is empty", service.name));
+                }
+            }
             if let Some(history) = &service.history
                 && !is_qualified(history)
             {
@@ -134,7 +144,11 @@ impl Check<'_> {
         if self.layers.get(path).is_none() {
             let owner = if path[0] == "control" { "[control]".into() } else { format!("service `{}`", path[1]) };
             let message = format!("{owner} does not say which of the servers it uses: {}", names.join(", "));
-            self.error_hinted(path, message, Some("add `server = \"…\"`".into()));
+            let mut error = self.layers.about(path, message);
+            if error.file.is_none() {
+                error = error.in_file(&self.manifest.path);
+            }
+            self.errors.push(error.hinted("add `server = \"…\"`"));
         } else if !names.contains(&server) {
             let hint = did_you_mean(server, names.iter().copied());
             let hint =
@@ -155,7 +169,8 @@ impl Check<'_> {
         for text in list {
             match parse_uses(text) {
                 None => {
-                    self.error(&path, format!("`uses` must hold `service:module`, found `{}`", text.escape_debug()))
+                    let message = format!("`uses` must hold `service:module`, found `{}`", text.escape_debug());
+                    self.error(&path, message);
                 }
                 Some(uses) if uses.service == service.name => {
                     self.error(&path, format!("service `{}` uses itself", service.name));
