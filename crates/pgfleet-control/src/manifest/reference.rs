@@ -12,7 +12,7 @@ pub fn reference_markdown() -> String {
     for key in KEYS {
         let (section, name) = section(key);
         if section != table {
-            let _ = write!(page, "\n## {section}\n\n| key | takes | default | meaning |\n|---|---|---|---|\n");
+            let _ = write!(page, "\n## `{section}`\n\n| key | takes | default | meaning |\n|---|---|---|---|\n");
             table = section;
         }
         let _ = writeln!(page, "| `{name}` | {} | {} | {} |", takes(key.kind), default(key), meaning(key));
