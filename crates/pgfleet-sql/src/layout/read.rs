@@ -295,6 +295,11 @@ impl Builder {
             ));
         }
         self.repeatables.sort_by(|a, b| a.description.cmp(&b.description));
+        // Flyway's spaces for underscores can make two names one.
+        if let Some([a, b]) = self.repeatables.array_windows().find(|[a, b]| a.description == b.description) {
+            let message = format!("has the description of {}", quoted(&a.script.path));
+            return Err(LayoutError::new(&b.script.path, message, "rename one of the files").with_other(&a.script.path));
+        }
         Ok(Folder { layout: self.layout, migrations, repeatables: self.repeatables, notes })
     }
 }

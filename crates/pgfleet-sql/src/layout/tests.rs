@@ -199,6 +199,7 @@ fn one_version_is_one_file() {
         assert!(error.message().contains(&file_name(error.other_path().unwrap())), "{error}");
     }
     fails(&[("1_a.up.sql", ""), ("1_a.down.sql", ""), ("01_b.down.sql", "")]);
+    assert!(fails(&[("V1__a.sql", ""), ("R__a_b.sql", ""), ("R__a b.sql", "")]).message().contains("description"));
 }
 
 #[test]
@@ -271,4 +272,13 @@ fn layouts_have_names() {
     let error = "liquibase".parse::<Layout>().unwrap_err();
     assert_eq!(error.to_string(), "unknown layout `liquibase`");
     assert!(error.hint().contains("golang-migrate"));
+}
+
+#[test]
+fn a_script_can_stand_alone() {
+    let dir = folder(&[("seed.sql", "\u{feff}select 1")]);
+    let script = Script::read(&dir.path().join("seed.sql")).unwrap();
+    assert_eq!((script.text.as_str(), script.first_line), ("select 1", 1));
+    assert_ne!(script.bytes_hash, Script::from_text("seed.sql", script.text.clone()).bytes_hash);
+    assert_eq!(Script::read(&dir.path().join("none.sql")).unwrap_err().message(), "the file cannot be read");
 }
