@@ -117,17 +117,21 @@ impl Place {
         let meta = fs::symlink_metadata(&path).map_err(|source| Error::io("look at", &path, source))?;
         // Root's own folder is one that we made and died before giving it away.
         let ours = meta.uid() == self.user.uid() || (self.user.is_dropped_to() && meta.uid() == 0);
-        if !meta.is_dir() || !ours {
+        let private = meta.mode() & 0o777 == 0o700;
+        if !meta.is_dir() || !ours || !private {
             return Err(Kind::NotUsable {
                 action: "use the socket folder",
                 path,
                 user: self.user.name().to_owned(),
-                why: format!("it exists and belongs to uid {}; remove it", meta.uid()),
+                why: format!(
+                    "it exists, belongs to uid {} and has mode {:o}; remove it",
+                    meta.uid(),
+                    meta.mode() & 0o7777
+                ),
             }
             .into());
         }
         self.user.give(&path)?;
-        files::chmod(&path, 0o700)?;
         Ok(path)
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::cluster::ClusterOptions;
@@ -77,6 +78,7 @@ pub(crate) fn include(data_dir: &Path) -> Result<()> {
     let path = data_dir.join("postgresql.conf");
     OpenOptions::new()
         .append(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
         .open(&path)
         .and_then(|mut file| writeln!(file, "\ninclude_if_exists = '{FILE}'"))
         .map_err(|source| Error::io("write", &path, source))

@@ -167,6 +167,8 @@ impl<'a> Starter<'a> {
             .create(true)
             .append(true)
             .mode(0o640)
+            // A link put there by the server's user would give it the file behind the link.
+            .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&log)
             .map_err(|source| Error::io("write", &log, source))?;
         self.place.user.give_file(&file, &log)?;

@@ -13,7 +13,6 @@ use super::sweep;
 use crate::binaries::{Binaries, Search};
 use crate::cluster::{Cluster, ClusterOptions, HOST, Running, Status, StopMode};
 use crate::error::{Error, Kind, Result, describe};
-use crate::fetch::FETCHED_MAJOR;
 use crate::user::{ServerUser, current_uid};
 use crate::{files, state};
 
@@ -155,15 +154,20 @@ impl TestServer {
     /// # Errors
     /// When one of them cannot be stopped.
     pub fn stop_all() -> std::result::Result<usize, Error> {
-        let mut stopped = 0;
-        let Ok(entries) = fs::read_dir(base_dir()) else { return Ok(0) };
-        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-            let options = ClusterOptions::new("test", entry.path(), "");
-            let outcome = Cluster::new(options).stop(StopMode::Immediate)?;
-            stopped += usize::from(outcome.was_running);
-        }
-        Ok(stopped)
+        stop_below(&base_dir())
     }
+}
+
+fn stop_below(base: &Path) -> Result<usize> {
+    let mut stopped = 0;
+    let Ok(entries) = fs::read_dir(base) else { return Ok(0) };
+    for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+        let options = ClusterOptions::new("pgfleet-test", entry.path(), "");
+        // Nothing on it is worth a clean end.
+        let outcome = Cluster::new(options).stop(StopMode::Immediate)?;
+        stopped += usize::from(outcome.was_running);
+    }
+    Ok(stopped)
 }
 
 pub(super) fn url(port: u16, password: &str, database: &str) -> String {
@@ -301,5 +305,32 @@ async fn make_template(url: &str) -> Result<()> {
         .map_err(failed)
 }
 
-/// Which version a plain [`TestServer::shared`] falls back to fetching.
-const _: () = assert!(FETCHED_MAJOR >= PREFERRED_MAJOR);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_servers_below_a_folder_are_stopped() {
+        let base = tempfile::tempdir_in("/var/tmp").unwrap();
+        files::chmod(base.path(), 0o755).unwrap();
+        fs::create_dir(base.path().join("14")).unwrap();
+        let folder = base.path().join("15");
+        fs::create_dir(&folder).unwrap();
+        let password = password(&folder).unwrap();
+        let cluster = Cluster::new(options(&folder, &password));
+        cluster.ensure_running().unwrap();
+        assert_eq!(running_in(&folder).unwrap().unwrap().1, password);
+        assert_eq!(stop_below(base.path()).unwrap(), 1);
+        assert_eq!(stop_below(base.path()).unwrap(), 0);
+        assert!(running_in(&folder).unwrap().is_none());
+        cluster.destroy().unwrap();
+    }
+
+    #[test]
+    fn urls_carry_any_password() {
+        assert_eq!(
+            user_url("postgres", "a/b@c:d é", 5, "x"),
+            "postgres://postgres:a%2Fb%40c%3Ad%20%C3%A9@127.0.0.1:5/x"
+        );
+    }
+}
