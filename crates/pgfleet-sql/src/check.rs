@@ -167,6 +167,8 @@ fn blank(text: &str, ranges: &[(usize, usize)]) -> String {
     let mut blanked = String::with_capacity(text.len());
     let mut done = 0;
     for (start, end) in ranges {
+        // A line of pg_dump can stand inside of a BEGIN that is blanked.
+        let (start, end) = (start.max(done), end.max(done));
         blanked.push_str(&text[done..start]);
         blanked.extend(text[start..end].bytes().map(|b| if matches!(b, b'\n' | b'\r') { char::from(b) } else { ' ' }));
         done = end;
@@ -205,6 +207,10 @@ mod tests {
     fn a_transaction_around_everything_is_blanked() {
         let (text, count) = checked("/* a */ BEGIN\nwork; select 1; -- x\nCOMMIT /* b */ ;").unwrap();
         assert_eq!((text.as_str(), count), ("/* a */      \n      select 1; -- x\n       /* b */  ", 1));
+        assert_eq!(
+            checked("begin\n\\restrict ä\nwork; commit").unwrap(),
+            ("     \n            \n            ".into(), 0)
+        );
         assert_eq!(checked("start transaction; end").unwrap(), (" ".repeat(22), 0));
         assert_eq!(checked("begin; select 1; commit and no chain").unwrap().1, 1);
     }

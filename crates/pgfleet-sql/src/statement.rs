@@ -473,7 +473,7 @@ mod tests {
         let value = prop_oneof![
             inner.prop_map(|s| format!("'{}'", s.replace('\'', "''"))),
             inner.prop_map(|s| format!("E'{}'", s.replace('\\', "\\\\").replace('\'', "\\'"))),
-            inner.prop_map(|s| format!("$q$ {s} $q$")),
+            inner.prop_map(|s| format!("$q$ {} $q$", s.replace('q', ""))),
             inner.prop_map(|s| format!("$${}$$", s.replace('$', ""))),
             inner.prop_map(|s| format!("1 as \"x{}\"", s.replace('"', "\"\""))),
             inner.prop_map(|s| format!("1 /* {} */", s.replace(['*', '/'], ""))),

@@ -20,7 +20,7 @@ pub(super) struct Words(Vec<String>);
 
 impl Words {
     pub(super) fn of(statement: &str) -> Self {
-        let words = lexer::significant(statement).take(6).map(|t| {
+        let words = tokens(statement).take(6).map(|t| {
             if t.kind == TokenKind::Identifier {
                 t.text(statement).to_ascii_uppercase()
             } else {
@@ -48,6 +48,11 @@ impl Words {
         matches!(self.at(0), "COMMIT" | "END")
             && (self.options().is_empty() || self.options().iter().map(String::as_str).eq(["AND", "NO", "CHAIN"]))
     }
+}
+
+/// The tokens that the server gets to see: psql's lines are blanked, or refused elsewhere.
+fn tokens(statement: &str) -> impl Iterator<Item = Token> + '_ {
+    lexer::significant(statement).filter(|token| token.kind != TokenKind::MetaCommand)
 }
 
 /// Returns the first thing in a statement that is refused.
@@ -102,7 +107,7 @@ fn copy(statement: &str) -> Option<Finding> {
 
 /// The `stdin` or `stdout` of a COPY, and whether rows come from the client.
 pub(crate) fn copy_through_client(statement: &str) -> Option<(Token, bool)> {
-    let mut tokens = lexer::significant(statement);
+    let mut tokens = tokens(statement);
     tokens.next().filter(|t| t.is_word(statement, "copy"))?;
     let mut depth = 0usize;
     let mut direction = None;
@@ -155,7 +160,7 @@ fn unlock(statement: &str, words: &Words) -> Option<Finding> {
     const HINT: &str =
         "the session's advisory locks are the runner's: use pg_advisory_xact_lock, which the commit releases";
     let is_do = words.at(0) == "DO";
-    let mut tokens = lexer::significant(statement).peekable();
+    let mut tokens = tokens(statement).peekable();
     while let Some(token) = tokens.next() {
         let text = token.text(statement);
         let found = match token.kind {
