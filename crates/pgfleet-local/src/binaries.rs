@@ -57,7 +57,8 @@ impl Search {
         Self {
             bin_dir: None,
             major: None,
-            path: path.map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+            // A relative entry would mean programs of whatever folder we happen to be in.
+            path: path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute()).collect(),
             cache: Cache::for_current_user(absolute("XDG_CACHE_HOME"), absolute("HOME")),
         }
     }

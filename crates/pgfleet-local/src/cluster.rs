@@ -29,7 +29,8 @@ pub struct ClusterOptions {
     pub password: String,
     /// At least this many connections.
     pub max_connections: u32,
-    /// False trades safety against power loss for speed; for tests.
+    /// False trades safety for speed, for tests: the last moments are lost when the server is killed,
+    /// and everything may be when the machine goes down.
     pub durable: bool,
     /// More server settings; they win over ours, except where the server would be lost.
     pub settings: Vec<(String, String)>,

@@ -20,8 +20,7 @@ pub(crate) fn create(options: &ClusterOptions, place: &Place, binaries: &Binarie
     place.prepare_parent()?;
     refuse_strangers(&place.data_dir)?;
     let socket_dir = place.prepare_socket_dir()?;
-    let temporary = files::sibling(&place.data_dir, ".new");
-    files::remove_tree(&temporary)?;
+    let temporary = temporary_sibling(&place.data_dir);
     let password = PasswordFile::write(&socket_dir, options, place)?;
     let result = run(options, place, binaries, &temporary, &password.path)
         .and_then(|()| settings::include(&temporary))
@@ -32,6 +31,16 @@ pub(crate) fn create(options: &ClusterOptions, place: &Place, binaries: &Binarie
         let _ = fs::remove_dir_all(&temporary);
     }
     result
+}
+
+/// A fresh name beside the data directory, after removing what dead ones left there. Never the same
+/// name twice: the initdb of a killed caller may still run, and cleans up by name when it fails.
+fn temporary_sibling(data_dir: &Path) -> PathBuf {
+    let prefix = files::sibling(data_dir, ".new-");
+    if let (Some(parent), Some(name)) = (prefix.parent(), prefix.file_name()) {
+        files::remove_leftovers(parent, &name.to_string_lossy());
+    }
+    files::sibling(&prefix, &format!("{}-{:08x}", std::process::id(), rand::random::<u32>()))
 }
 
 /// Renaming replaces an empty folder only, but its error would not say why.

@@ -88,7 +88,7 @@ fn a_lost_state_file_is_written_anew_and_the_server_goes_on() {
 #[test]
 fn a_half_made_data_directory_is_made_anew() {
     let fixture = Fixture::new();
-    let half = fixture.state_dir().join("postgres.new");
+    let half = fixture.state_dir().join("postgres.new-1-0000abcd");
     fs::create_dir_all(half.join("base")).unwrap();
     fs::write(half.join("PG_VERSION"), "15\n").unwrap();
     assert!(fixture.cluster.ensure_running().unwrap().created);
