@@ -1,0 +1,199 @@
+//! What the machine has, and installing what it lacks.
+//!
+//! As root on a system with apt, missing packages are installed. Anybody else gets the one command to type. Nothing
+//! that is there already is touched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+
+/// The oldest version that pgfleet supports.
+const OLDEST_SUPPORTED: u32 = 15;
+
+/// A folder with server programs has all of these; client packages bring some of the others.
+const SERVER_PROGRAMS: [&str; 3] = ["initdb", "pg_ctl", "postgres"];
+
+/// Written before the server's package is unpacked: without it, the package would make a cluster on port 5432 and
+/// start it, which nobody asked for.
+const CLUSTER_DEFAULTS: &str = "/etc/postgresql-common/createcluster.conf";
+
+/// Something the machine must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// PostgreSQL server programs, or `pip`, through which pgfleet fetches a build into its cache folder.
+    Server,
+    /// `pip` or what it once fetched: some tests run on the newest PostgreSQL, which distributions do not have.
+    FetchedServer,
+    /// A C compiler and the header files of libpq.
+    Libpq,
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Server => has_server() || has_pip() || has_fetched_server(),
+            Self::FetchedServer => has_pip() || has_fetched_server(),
+            Self::Libpq => on_path("gcc") && has_libpq(),
+        }
+    }
+
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Server => &["postgresql"],
+            Self::FetchedServer => &["python3-pip"],
+            Self::Libpq => &["gcc", "libc6-dev", "libpq-dev"],
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Server => "a PostgreSQL server (15 or later), or pip to fetch one",
+            Self::FetchedServer => "pip, to fetch PostgreSQL 18",
+            Self::Libpq => "gcc and the header files of libpq",
+        }
+    }
+}
+
+/// Makes sure that the machine has all of it.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let mut missing: Vec<Need> = needs.iter().copied().filter(|need| !need.is_met()).collect();
+    // Tests run on the distribution's version too, so root installs it even where one could be fetched.
+    let prefer_installed = needs.contains(&Need::FetchedServer) && !has_server() && is_root() && on_path("apt-get");
+    if prefer_installed && !missing.contains(&Need::Server) {
+        missing.push(Need::Server);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if is_root() && on_path("apt-get") {
+        install(&missing)?;
+        return match missing.into_iter().find(|need| !need.is_met()) {
+            Some(need) => bail!("{} was installed and is still not found", need.what()),
+            None => Ok(()),
+        };
+    }
+    let what: Vec<&str> = missing.iter().map(|need| need.what()).collect();
+    let what = what.join("; ");
+    if on_path("apt-get") {
+        let sudo = if is_root() { "" } else { "sudo " };
+        bail!(
+            "this machine lacks {what}\nhint: type\n\n  {sudo}apt-get install -y --no-install-recommends {}\n\n\
+             and run the same command again",
+            packages(&missing).join(" ")
+        );
+    }
+    bail!(
+        "this machine lacks {what}\nhint: install it with the system's package manager and run the same command again"
+    )
+}
+
+fn packages(needs: &[Need]) -> Vec<&'static str> {
+    needs.iter().flat_map(|need| need.packages()).copied().collect()
+}
+
+fn install(needs: &[Need]) -> Result<()> {
+    if needs.contains(&Need::Server) {
+        prevent_default_cluster()?;
+    }
+    let install = |update: bool| -> Result<()> {
+        let verb: &[&str] = if update { &["update"] } else { &["install", "-y", "--no-install-recommends"] };
+        let mut apt = run::command("apt-get")?;
+        apt.arg("-q").args(verb).env("DEBIAN_FRONTEND", "noninteractive");
+        if !update {
+            // A dpkg question about the file written above would end the installation.
+            apt.args(["-o", "Dpkg::Options::=--force-confold"]).args(packages(needs));
+        }
+        run::visibly(&mut apt)
+    };
+    // Lists that are there may do; those of a fresh container are empty, and old ones name files that are gone.
+    if install(false).is_err() {
+        install(true)?;
+        install(false)?;
+    }
+    Ok(())
+}
+
+fn prevent_default_cluster() -> Result<()> {
+    let path = Path::new(CLUSTER_DEFAULTS);
+    if path.exists() {
+        return Ok(());
+    }
+    let write = || {
+        fs::create_dir_all(path.parent().unwrap_or(path))?;
+        fs::write(path, "# Written by pgfleet's `cargo xtask`: its servers are its own.\ncreate_main_cluster = false\n")
+    };
+    write().with_context(|| format!("cannot write {CLUSTER_DEFAULTS}"))
+}
+
+/// Whether server programs are installed: the folders where pgfleet looks too.
+fn has_server() -> bool {
+    let distribution = versions("/usr/lib/postgresql", "").chain(versions("/usr", "pgsql-"));
+    let is_complete = |folder: &PathBuf| SERVER_PROGRAMS.iter().all(|program| folder.join(program).is_file());
+    let installed = distribution.filter(|(major, _)| *major >= OLDEST_SUPPORTED).map(|(_, folder)| folder.join("bin"));
+    let fixed = ["/usr/local/pgsql/bin", "/usr/lib64/pgsql/bin"].map(PathBuf::from);
+    installed.chain(fixed).chain(search_path()).chain(pg_config_bindir()).any(|folder| is_complete(&folder))
+}
+
+fn pg_config_bindir() -> Option<PathBuf> {
+    let output = Command::new("pg_config").arg("--bindir").output().ok().filter(|output| output.status.success())?;
+    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
+}
+
+/// Folders named by a prefix and a version.
+fn versions(parent: &str, prefix: &'static str) -> impl Iterator<Item = (u32, PathBuf)> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let major = entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?;
+        Some((major, entry.path()))
+    })
+}
+
+fn has_fetched_server() -> bool {
+    let cache = if is_root() {
+        Some(PathBuf::from("/var/cache/pgfleet"))
+    } else {
+        cache_home().map(|cache| cache.join("pgfleet"))
+    };
+    let entries = cache.and_then(|cache| fs::read_dir(cache).ok()).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("postgresql-"))
+}
+
+fn has_libpq() -> bool {
+    let include = Command::new("pg_config").arg("--includedir").output().ok();
+    let include = include.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    [include.trim(), "/usr/include", "/usr/include/postgresql"]
+        .into_iter()
+        .any(|folder| Path::new(folder).join("libpq-fe.h").is_file())
+}
+
+fn has_pip() -> bool {
+    // Run, not only looked for: version managers leave stubs that do nothing.
+    let answers = |program: &str, args: &[&str]| run::succeeds(Command::new(program).args(args));
+    answers("pip3", &["--version"]) || answers("pip", &["--version"]) || answers("python3", &["-m", "pip", "--version"])
+}
+
+/// Whether `PATH` has such a program.
+pub(crate) fn on_path(program: &str) -> bool {
+    search_path().any(|folder| folder.join(program).is_file())
+}
+
+fn search_path() -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
+}
+
+/// The user's cache folder.
+fn cache_home() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+}
+
+/// Whether this is root.
+pub(crate) fn is_root() -> bool {
+    // The standard library has no call for it, and `id` is everywhere.
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
