@@ -1,3 +1,20 @@
 //! The manifest, provisioning, isolation and the control database.
+//!
+//! What belongs to a whole solution: which servers and databases it has, who may reach them, and
+//! running migrations over all of them. [`solution::Solution`] is what the command line and the
+//! server call. Nothing here prints or reads the environment.
 
+pub mod catalogue;
+pub mod error;
+pub mod fleet;
+pub mod isolation;
 pub mod manifest;
+pub mod place;
+pub mod provision;
+pub mod roles;
+pub mod seal;
+pub mod solution;
+pub mod vault;
+
+pub use error::{Error, ErrorKind};
+pub use solution::Solution;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tokio_postgres::error::{DbError, ErrorPosition};
+use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
 /// Anything that can go wrong between us and a server.
 ///
@@ -122,7 +122,9 @@ impl Error {
         let message = doing.into();
         if let Some(db) = error.as_db_error() {
             let server = ServerError::from(db);
-            let kind = classify(&server, connecting);
+            // The unlocalised severity; every server that we support sends it.
+            let ends_session = matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+            let kind = classify(&server, connecting, ends_session);
             return Self { kind, message, server: Some(Box::new(server)), source: None };
         }
         let kind = if connecting { ErrorKind::Unreachable } else { ErrorKind::ConnectionLost };
@@ -184,7 +186,14 @@ impl Error {
 }
 
 /// Maps a server's refusal to a kind; a FATAL while connecting is about us, not about a statement.
-fn classify(server: &ServerError, connecting: bool) -> ErrorKind {
+///
+/// What does not end the session is about a statement, whatever its code: one that reads a foreign
+/// server reports that server's trouble with the codes of a lost connection, and one that names a
+/// database that does not exist says 3D000.
+fn classify(server: &ServerError, connecting: bool, ends_session: bool) -> ErrorKind {
+    if !connecting && !ends_session {
+        return ErrorKind::Statement;
+    }
     match server.code.as_str() {
         "3D000" => ErrorKind::DatabaseMissing,
         "53300" => ErrorKind::Full,
@@ -195,7 +204,8 @@ fn classify(server: &ServerError, connecting: bool) -> ErrorKind {
         "08P01" if connecting && server.message.contains("unsupported startup parameter") => ErrorKind::Pooler,
         code if code.starts_with("08") => ErrorKind::ConnectionLost,
         _ if connecting => ErrorKind::Unreachable,
-        _ => ErrorKind::Statement,
+        // A time-out of the session or of its transaction, or its database was dropped.
+        _ => ErrorKind::ConnectionLost,
     }
 }
 
@@ -211,5 +221,58 @@ impl std::error::Error for Error {
             return Some(server.as_ref());
         }
         self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: &str) -> ServerError {
+        ServerError {
+            severity: "ERROR".to_owned(),
+            code: code.to_owned(),
+            message: String::new(),
+            detail: None,
+            hint: None,
+            position: None,
+            internal: None,
+            context: None,
+            constraint: None,
+        }
+    }
+
+    #[test]
+    fn trouble_of_a_foreign_server_is_not_trouble_of_ours() {
+        for code in ["08001", "08006", "3D000", "53300", "57P03", "28P01"] {
+            assert_eq!(classify(&server(code), false, false), ErrorKind::Statement, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_ends_the_session_is_a_lost_connection() {
+        for (code, kind) in [
+            ("57P01", ErrorKind::Unavailable),
+            ("57P04", ErrorKind::ConnectionLost),
+            ("25P03", ErrorKind::ConnectionLost),
+            ("25P04", ErrorKind::ConnectionLost),
+            ("08P01", ErrorKind::ConnectionLost),
+        ] {
+            assert_eq!(classify(&server(code), false, true), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_at_the_door_says_why() {
+        for (code, kind) in [
+            ("3D000", ErrorKind::DatabaseMissing),
+            ("28P01", ErrorKind::Denied),
+            ("42501", ErrorKind::Denied),
+            ("53300", ErrorKind::Full),
+            ("57P03", ErrorKind::Unavailable),
+            ("XX000", ErrorKind::Unreachable),
+        ] {
+            assert_eq!(classify(&server(code), true, true), kind, "{code}");
+        }
     }
 }

@@ -22,8 +22,8 @@ pub use address::Address;
 pub use connect::{Connection, Purpose, connect};
 pub use error::{Error, ErrorKind, ServerError};
 pub use quote::{quote_ident, quote_literal};
-pub use tokio_postgres::SimpleQueryMessage;
 pub use tokio_postgres::types::Type;
+pub use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 /// Computes the SCRAM-SHA-256 verifier of a password.
 ///

@@ -1,12 +1,9 @@
 //! Names: how a service is called in the environment and in PostgreSQL, and how keys are written.
 
-use std::fmt::Write as _;
-
-use sha2::{Digest, Sha256};
 use toml_edit::Key;
 
 /// The longest identifier that PostgreSQL keeps whole, in bytes.
-pub const LONGEST_IDENTIFIER: usize = 63;
+pub const LONGEST_IDENTIFIER: usize = pgfleet_postgres::name::LONGEST;
 
 /// Returns the form that a service's name has inside environment variables: `order-item` is `ORDER_ITEM`.
 ///
@@ -19,20 +16,9 @@ pub fn env_name(service: &str) -> String {
     service.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// Returns a name that PostgreSQL does not cut: the name itself up to 63 bytes, else its first 54 bytes, `_`, and
-/// eight hex digits of its SHA-256.
-///
-/// PostgreSQL cuts longer identifiers silently, and two names that differ at the end would become one.
+/// Returns a name that PostgreSQL does not cut: see [`pgfleet_postgres::name::short_name`].
 pub fn short_name(name: &str) -> String {
-    if name.len() <= LONGEST_IDENTIFIER {
-        return name.to_owned();
-    }
-    let mut short = name[..name.floor_char_boundary(54)].to_owned();
-    short.push('_');
-    for byte in &Sha256::digest(name.as_bytes())[..4] {
-        let _ = write!(short, "{byte:02x}");
-    }
-    short
+    pgfleet_postgres::name::short_name(name, "")
 }
 
 /// Says what is wrong with the name of a service or server; names may hold spaces, quotes and capitals.

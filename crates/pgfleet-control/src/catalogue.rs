@@ -1,0 +1,213 @@
+//! The control database: made by our own engine, written after the deed, never believed blindly.
+
+use std::path::PathBuf;
+
+use pgfleet_migrate::{Options, Seeds, Set, Target, event::Silent, run};
+use pgfleet_postgres::{Address, Connection, Purpose, Type, connect};
+use pgfleet_sql::layout::{Kind, MigrationFile, Script};
+
+use crate::error::{Error, ErrorKind};
+use crate::fleet::TargetReport;
+use crate::provision::{DesiredServer, Provisioned};
+
+/// The name of the control database's migration set.
+pub const SET: &str = "control";
+
+/// The control database's migrations, in order.
+const MIGRATIONS: &[(&str, &str, &str)] = &[("1", "catalogue", include_str!("../migrations/001_catalogue.sql"))];
+
+/// Returns the control database's own migration set.
+fn set() -> Result<Set, Error> {
+    let mut migrations = Vec::with_capacity(MIGRATIONS.len());
+    for (version, description, sql) in MIGRATIONS {
+        let version = version
+            .parse()
+            .map_err(|_| Error::new(ErrorKind::Failed, format!("built-in migration {version} has no number")))?;
+        migrations.push(MigrationFile {
+            version,
+            description: (*description).to_owned(),
+            up: Script::from_text(PathBuf::from(format!("control/{description}.sql")), (*sql).to_owned()),
+            down: None,
+            annotations: pgfleet_sql::annotation::Annotations::default(),
+            down_annotations: pgfleet_sql::annotation::Annotations::default(),
+            kind: Kind::Forward,
+        });
+    }
+    Ok(Set::from_migrations(SET, migrations))
+}
+
+/// An open control database.
+#[derive(Debug)]
+pub struct Catalogue {
+    connection: Connection,
+}
+
+impl Catalogue {
+    /// Makes the control database and brings it to the version of this program.
+    ///
+    /// Closed to everybody but the administrator before anything is in it. Returns what was
+    /// applied.
+    pub async fn make(admin: &Address, database: &str, options: &Options) -> Result<Vec<String>, Error> {
+        let mut target = Target::new("control", admin.with_database(database));
+        target.admin = Some(admin.clone());
+        let options = Options { to: None, dry_run: false, look_only: false, ..options.clone() };
+        let report = run::migrate(&target, &set()?, &Seeds::default(), &options, &Silent).await.map_err(|error| {
+            let kind = if error.is_unreachable() { ErrorKind::Unreachable } else { ErrorKind::Failed };
+            let mut own = Error::new(kind, format!("cannot make the control database {database}"));
+            own = own.cause(error.to_string());
+            for cause in error.causes() {
+                own = own.cause(cause);
+            }
+            own
+        })?;
+        if report.created {
+            let connection = connect(admin, &Purpose::new("pgfleet control"))
+                .await
+                .map_err(|error| Error::postgres("cannot close the control database to others", &error))?;
+            connection
+                .execute_all(&format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", pgfleet_postgres::quote_ident(database)))
+                .await
+                .map_err(|error| Error::postgres("cannot close the control database to others", &error))?;
+            connection.close().await;
+        }
+        Ok(report.applied)
+    }
+
+    /// Opens the control database.
+    pub async fn open(admin: &Address, database: &str) -> Result<Self, Error> {
+        let address = admin.with_database(database);
+        let connection = connect(&address, &Purpose::new("pgfleet control"))
+            .await
+            .map_err(|error| Error::postgres("cannot open the control database", &error))?;
+        Ok(Self { connection })
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+
+    /// Records what provisioning a server did.
+    pub async fn record_server(
+        &self,
+        desired: &DesiredServer,
+        address: &Address,
+        provisioned: &Provisioned,
+        options: &Options,
+    ) -> Result<(), Error> {
+        let failed = |error: pgfleet_postgres::Error| Error::postgres("cannot write to the control database", &error);
+        let version = i32::try_from(provisioned.version).unwrap_or(0);
+        self.connection
+            .execute(
+                "INSERT INTO control.servers (name, address, system_identifier, version) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (name) DO UPDATE SET address = excluded.address, \
+                 system_identifier = excluded.system_identifier, version = excluded.version, seen_at = now()",
+                &[
+                    (&desired.server, Type::TEXT),
+                    (&address.server(), Type::TEXT),
+                    (&provisioned.system_identifier, Type::TEXT),
+                    (&version, Type::INT4),
+                ],
+            )
+            .await
+            .map_err(failed)?;
+        for database in &desired.databases {
+            let roles = &database.roles;
+            let things = [
+                ("database", &database.name),
+                ("role", &roles.owner),
+                ("role", &roles.migrator),
+                ("role", &roles.app),
+                ("role", &roles.readonly),
+            ];
+            for (kind, name) in things {
+                self.connection
+                    .execute(
+                        "INSERT INTO control.provisioned (server, kind, name, service) VALUES ($1, $2, $3, $4) \
+                         ON CONFLICT (server, kind, name) DO UPDATE SET service = excluded.service, seen_at = now()",
+                        &[
+                            (&desired.server, Type::TEXT),
+                            (&kind, Type::TEXT),
+                            (name, Type::TEXT),
+                            (&database.service, Type::TEXT),
+                        ],
+                    )
+                    .await
+                    .map_err(failed)?;
+            }
+        }
+        let statements: Vec<&str> = provisioned.statements.iter().map(|statement| statement.sql.as_str()).collect();
+        self.audit("provision", &desired.server, &serde_json::json!({ "statements": statements }), options).await
+    }
+
+    /// Records where the targets of a run stand now; `here` is the server that this database is on,
+    /// the only one whose oids can be read from here.
+    pub async fn record_targets(
+        &self,
+        action: &str,
+        reports: &[TargetReport],
+        here: &str,
+        options: &Options,
+    ) -> Result<(), Error> {
+        for target in reports {
+            let (version, state, error) = target.catalogue_row();
+            self.connection
+                .execute(
+                    "INSERT INTO control.targets (server, database, service, set_name, version, state, error, \
+                       system_identifier, database_oid) \
+                     SELECT $1, $2, $3, $4, $5, $6, $7, s.system_identifier, \
+                       (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = $2 AND $1 = $8) \
+                     FROM control.servers s WHERE s.name = $1 \
+                     ON CONFLICT (server, database, set_name) DO UPDATE SET version = excluded.version, \
+                       state = excluded.state, error = excluded.error, verified_at = now(), \
+                       system_identifier = excluded.system_identifier, database_oid = excluded.database_oid",
+                    &[
+                        (&target.server, Type::TEXT),
+                        (&target.database, Type::TEXT),
+                        (&target.service, Type::TEXT),
+                        (&target.service, Type::TEXT),
+                        (&version, Type::TEXT),
+                        (&state, Type::TEXT),
+                        (&error, Type::TEXT),
+                        (&here, Type::TEXT),
+                    ],
+                )
+                .await
+                .map_err(|error| Error::postgres("cannot write to the control database", &error))?;
+            if target.changed() {
+                let detail = target.audit_detail();
+                self.audit(action, &target.service, &detail, options).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn audit(
+        &self,
+        action: &str,
+        subject: &str,
+        detail: &serde_json::Value,
+        options: &Options,
+    ) -> Result<(), Error> {
+        let detail = detail.to_string();
+        self.connection
+            .execute(
+                "INSERT INTO control.audit (os_user, host, action, subject, detail) \
+                 VALUES ($1, $2, $3, $4, $5::text::jsonb)",
+                &[
+                    (&options.who.user, Type::TEXT),
+                    (&options.who.host, Type::TEXT),
+                    (&action, Type::TEXT),
+                    (&subject, Type::TEXT),
+                    (&detail, Type::TEXT),
+                ],
+            )
+            .await
+            .map_err(|error| Error::postgres("cannot write to the control database", &error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! One piece of work over many databases: several at a time, each under its own lock, one failure
+//! stops none of the others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgfleet_migrate::{Error as MigrateError, ErrorKind, Observer, Options, Outcome, Report, Seeds, Set, Target, run};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// One database with what belongs in it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The service.
+    pub service: String,
+    /// The server's name.
+    pub server: String,
+    /// The database.
+    pub target: Target,
+    /// The migrations.
+    pub set: Arc<Set>,
+    /// The seeds.
+    pub seeds: Arc<Seeds>,
+}
+
+/// How the work on one database ended.
+#[derive(Debug)]
+pub struct TargetReport {
+    /// The service.
+    pub service: String,
+    /// The server's name.
+    pub server: String,
+    /// The database.
+    pub database: String,
+    /// What was done, or why not.
+    pub result: Result<Report, MigrateError>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The words for a target's state, a closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetState {
+    /// At the newest known version.
+    Current,
+    /// Something is pending.
+    Behind,
+    /// The last run failed.
+    Failed,
+    /// A migration without a transaction stopped in the middle.
+    Interrupted,
+    /// Applied versions that no file here has.
+    Ahead,
+    /// Could not be asked.
+    Unreachable,
+    /// Never asked.
+    Unknown,
+}
+
+impl TargetState {
+    /// Returns the word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Behind => "behind",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Ahead => "ahead",
+            Self::Unreachable => "unreachable",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl TargetReport {
+    /// Returns the target's state after this work.
+    pub fn state(&self) -> TargetState {
+        match &self.result {
+            Ok(report) if report.outcome == Outcome::Pending => TargetState::Behind,
+            Ok(report) if report.notes.iter().any(|note| note.starts_with("the database is ahead")) => {
+                TargetState::Ahead
+            }
+            Ok(_) => TargetState::Current,
+            Err(error) if error.is_unreachable() => TargetState::Unreachable,
+            Err(error) if error.kind() == ErrorKind::Interrupted => TargetState::Interrupted,
+            Err(_) => TargetState::Failed,
+        }
+    }
+
+    /// Returns version, state and error for the catalogue.
+    pub(crate) fn catalogue_row(&self) -> (Option<String>, &'static str, Option<String>) {
+        match &self.result {
+            Ok(report) => (report.to.clone(), self.state().word(), None),
+            Err(error) => {
+                let first = error.causes().into_iter().next().unwrap_or_default();
+                (None, self.state().word(), Some(format!("{error}: {first}")))
+            }
+        }
+    }
+
+    /// Returns whether something happened that an auditor wants to see.
+    pub(crate) fn changed(&self) -> bool {
+        match &self.result {
+            Ok(report) => !report.applied.is_empty() || !report.seeded.is_empty(),
+            Err(_) => true,
+        }
+    }
+
+    pub(crate) fn audit_detail(&self) -> serde_json::Value {
+        match &self.result {
+            Ok(report) => serde_json::json!({
+                "server": self.server, "database": self.database, "from": report.from, "to": report.to,
+                "applied": report.applied, "seeded": report.seeded,
+            }),
+            Err(error) => serde_json::json!({
+                "server": self.server, "database": self.database, "error": error.to_string(), "causes": error.causes(),
+            }),
+        }
+    }
+}
+
+/// What is done with each job.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Migrate and seed; or look, when the options say so.
+    Migrate,
+    /// Go back.
+    Revert(pgfleet_migrate::revert::Goal),
+}
+
+/// Does the work on all jobs, `concurrency` at a time, and returns the reports in the jobs' order.
+///
+/// When `options.stop` is asked, running jobs end in an orderly way and the rest are not begun.
+pub async fn run_all(
+    jobs: Vec<Job>,
+    work: Work,
+    options: &Options,
+    concurrency: usize,
+    observer: Arc<dyn Observer>,
+) -> Vec<TargetReport> {
+    let permits = Arc::new(Semaphore::new(concurrency.max(1)));
+    let count = jobs.len();
+    let mut tasks = JoinSet::new();
+    for (index, job) in jobs.into_iter().enumerate() {
+        let (permits, options, observer, work) = (permits.clone(), options.clone(), observer.clone(), work.clone());
+        tasks.spawn(async move {
+            // The semaphore is never closed; without a permit the cap would be lost, not the work.
+            let _permit = permits.acquire_owned().await;
+            let began = Instant::now();
+            let result = if options.stop.is_asked() {
+                Err(MigrateError::new(ErrorKind::Stopped, format!("stopped before {}", job.target.name)))
+            } else {
+                match &work {
+                    Work::Migrate => run::migrate(&job.target, &job.set, &job.seeds, &options, &*observer).await,
+                    Work::Revert(goal) => {
+                        pgfleet_migrate::revert::revert(&job.target, &job.set, goal, &options, &*observer).await
+                    }
+                }
+            };
+            let report = TargetReport {
+                service: job.service,
+                server: job.server,
+                database: job.target.address.database().to_owned(),
+                result,
+                took: began.elapsed(),
+            };
+            (index, report)
+        });
+    }
+    let mut reports: Vec<Option<TargetReport>> = (0..count).map(|_| None).collect();
+    while let Some(finished) = tasks.join_next().await {
+        match finished {
+            Ok((index, report)) => reports[index] = Some(report),
+            // A panic in a task is a defect of ours: it must not be taken for success.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    reports.into_iter().flatten().collect()
+}

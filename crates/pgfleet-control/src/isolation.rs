@@ -1,0 +1,351 @@
+//! Proving that no service reaches another one's databases: from the catalogs, and by trying.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use pgfleet_postgres::{Connection, ErrorKind as PgErrorKind, Purpose, connect, quote_literal};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::provision::DesiredServer;
+use crate::roles::{Login, META, Roles};
+use crate::solution::Solution;
+
+/// How many logins are tried at a time.
+const CONCURRENCY: usize = 8;
+
+/// What a role can do with a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is the service's own database, and the role gets in.
+    Own,
+    /// The role was refused, as it should be.
+    Denied,
+    /// The role gets in, and the manifest declares it.
+    Declared,
+    /// The catalogs say that it is refused; a login could not be tried.
+    CatalogOnly,
+    /// The role cannot get into its own database.
+    LockedOut,
+    /// The role gets in and must not.
+    Open,
+}
+
+impl Verdict {
+    /// Returns the word in the matrix.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Denied => "denied",
+            Self::Declared => "declared",
+            Self::CatalogOnly => "catalog only",
+            Self::LockedOut => "LOCKED OUT",
+            Self::Open => "OPEN",
+        }
+    }
+}
+
+/// One role against one database.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pair {
+    /// The service of the role.
+    pub service: String,
+    /// The role.
+    pub role: String,
+    /// What the role is for.
+    pub login: Login,
+    /// The server of the database.
+    pub server: String,
+    /// The database.
+    pub database: String,
+    /// The service that the database belongs to; none for the server's and pgfleet's own.
+    pub owner: Option<String>,
+    /// What the catalogs say: may it connect?
+    pub catalog: bool,
+    /// What the server answered to a real login; none when none was tried.
+    pub login_answer: Option<String>,
+    /// The outcome.
+    pub verdict: Verdict,
+}
+
+/// A hole that is no pair: a membership, a right of PUBLIC, a power, a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The server.
+    pub server: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// The proof.
+#[derive(Debug, Clone, Serialize)]
+pub struct Proof {
+    /// Every role of every service against every database.
+    pub pairs: Vec<Pair>,
+    /// Holes that are no pair.
+    pub findings: Vec<Finding>,
+}
+
+impl Proof {
+    /// Returns whether nothing is open.
+    pub fn is_tight(&self) -> bool {
+        self.findings.is_empty()
+            && !self.pairs.iter().any(|pair| matches!(pair.verdict, Verdict::Open | Verdict::LockedOut))
+    }
+
+    /// Returns the databases in the order of the matrix's columns: the services', then the others.
+    pub fn databases(&self) -> Vec<(String, String)> {
+        let mut columns: Vec<(String, String)> = Vec::new();
+        for owned in [true, false] {
+            for pair in self.pairs.iter().filter(|pair| pair.owner.is_some() == owned) {
+                let column = (pair.server.clone(), pair.database.clone());
+                if !columns.contains(&column) {
+                    columns.push(column);
+                }
+            }
+        }
+        columns
+    }
+
+    /// Returns the worst verdict of a service's roles on a database.
+    pub fn worst(&self, service: &str, server: &str, database: &str) -> Option<Verdict> {
+        self.pairs
+            .iter()
+            .filter(|pair| pair.service == service && pair.server == server && pair.database == database)
+            .map(|pair| pair.verdict)
+            .max()
+    }
+}
+
+/// Tries every role of every service on every database of the solution's servers.
+///
+/// Logins are real: with the role's own password, over the same way that services take. A pair that
+/// could not be tried (no password known here, no server answer) is `catalog only`.
+///
+/// # Errors
+///
+/// A server that cannot be reached or read.
+pub async fn verify(solution: &Solution) -> Result<Proof, Error> {
+    let mut pairs = Vec::new();
+    let mut findings = Vec::new();
+    for (name, server) in solution.servers() {
+        let desired = DesiredServer::of(&solution.manifest, name);
+        let failed = |error: &pgfleet_postgres::Error| {
+            Error::postgres(format!("cannot verify the isolation on server {name}"), error)
+        };
+        let connection =
+            connect(&server.admin, &Purpose::new("pgfleet isolation")).await.map_err(|error| failed(&error))?;
+        let catalog = read_catalog(&connection, &desired, solution).await.map_err(|error| failed(&error))?;
+        findings.extend(read_findings(&connection, &desired).await.map_err(|error| failed(&error))?);
+        connection.close().await;
+        pairs.extend(catalog);
+    }
+    let solution = Arc::new(solution);
+    let tried = stream::iter(pairs.into_iter().map(|pair| {
+        let solution = solution.clone();
+        async move { try_login(&solution, pair).await }
+    }))
+    .buffered(CONCURRENCY);
+    let pairs: Vec<Pair> = tried.collect().await;
+    Ok(Proof { pairs, findings })
+}
+
+/// Lists all pairs of one server with what the catalogs say.
+async fn read_catalog(
+    connection: &Connection,
+    desired: &DesiredServer,
+    solution: &Solution,
+) -> Result<Vec<Pair>, pgfleet_postgres::Error> {
+    let mut databases: Vec<(String, Option<String>)> =
+        desired.databases.iter().map(|d| (d.name.clone(), Some(d.service.clone()))).collect();
+    databases.extend(desired.control.iter().map(|name| (name.clone(), None)));
+    databases.extend(["postgres", "template1"].map(|name| (name.to_owned(), None)));
+    let services: Vec<&str> = solution.manifest.services.iter().map(|service| service.name.as_str()).collect();
+    let mut roles = Vec::new();
+    for service in &services {
+        let names = Roles::of(service);
+        roles.extend(Login::ALL.map(|login| names.login(login).to_owned()));
+    }
+    let list = |names: &mut dyn Iterator<Item = &str>| names.map(quote_literal).collect::<Vec<_>>().join(", ");
+    let rows = connection
+        .simple(&format!(
+            "SELECT r.rolname, d.datname, pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')::int \
+             FROM pg_catalog.pg_roles r, pg_catalog.pg_database d \
+             WHERE r.rolname IN ({}) AND d.datname IN ({})",
+            list(&mut roles.iter().map(String::as_str)),
+            list(&mut databases.iter().map(|(name, _)| name.as_str())),
+        ))
+        .await?;
+    let mut allowed: BTreeMap<(String, String), bool> = BTreeMap::new();
+    for row in &rows {
+        let text = |at: usize| row.get(at).unwrap_or_default().to_owned();
+        allowed.insert((text(0), text(1)), row.get(2) == Some("1"));
+    }
+    let mut pairs = Vec::new();
+    for service in services {
+        let names = Roles::of(service);
+        for login in Login::ALL {
+            let role = names.login(login).to_owned();
+            for (database, owner) in &databases {
+                pairs.push(Pair {
+                    service: service.to_owned(),
+                    catalog: allowed.get(&(role.clone(), database.clone())).copied().unwrap_or(false),
+                    role: role.clone(),
+                    login,
+                    server: desired.server.clone(),
+                    database: database.clone(),
+                    owner: owner.clone(),
+                    login_answer: None,
+                    verdict: Verdict::CatalogOnly,
+                });
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+/// Tries one login and judges the pair.
+async fn try_login(solution: &Solution, mut pair: Pair) -> Pair {
+    let own = pair.owner.as_deref() == Some(pair.service.as_str());
+    let declared = pair.login == Login::App
+        && solution
+            .manifest
+            .service(&pair.service)
+            .is_some_and(|service| service.uses.iter().any(|uses| Some(&uses.service) == pair.owner.as_ref()));
+    let home = solution.manifest.service(&pair.service).map(|service| service.server.clone()).unwrap_or_default();
+    let mut entered = None;
+    if let Some(credential) = solution.credential(&home, &pair.role) {
+        let address = solution
+            .server(&pair.server)
+            .admin
+            .with_database(&pair.database)
+            .with_user(&pair.role, Some(credential.password.clone()));
+        match connect(&address, &Purpose::new("pgfleet isolation")).await {
+            Ok(connection) => {
+                connection.close().await;
+                pair.login_answer = Some("connected".to_owned());
+                entered = Some(true);
+            }
+            Err(error) if error.kind() == PgErrorKind::Denied => {
+                pair.login_answer = error.server().map(|server| server.message.clone());
+                entered = Some(false);
+            }
+            // Anything else (a full server, a database that is being made) proves nothing.
+            Err(error) => {
+                pair.login_answer = None;
+                tracing::debug!(%error, role = pair.role, database = pair.database, "login could not be tried");
+            }
+        }
+    }
+    let gets_in = entered.unwrap_or(pair.catalog);
+    pair.verdict = match (own, gets_in || pair.catalog) {
+        (true, _) if gets_in => Verdict::Own,
+        (true, _) => Verdict::LockedOut,
+        (false, true) if declared => Verdict::Declared,
+        (false, true) => Verdict::Open,
+        (false, false) if entered.is_none() => Verdict::CatalogOnly,
+        (false, false) => Verdict::Denied,
+    };
+    pair
+}
+
+/// Finds what is open without being a pair.
+async fn read_findings(
+    connection: &Connection,
+    desired: &DesiredServer,
+) -> Result<Vec<Finding>, pgfleet_postgres::Error> {
+    let mut findings = Vec::new();
+    let mut add = |message: String, hint: String| {
+        findings.push(Finding { server: desired.server.clone(), message, hint });
+    };
+    let ours: Vec<String> = desired
+        .databases
+        .iter()
+        .flat_map(|d| [&d.roles.owner, &d.roles.migrator, &d.roles.app, &d.roles.readonly])
+        .map(|role| quote_literal(role))
+        .collect();
+    let ours = if ours.is_empty() { "''".to_owned() } else { ours.join(", ") };
+    let heal = "pgfleet provision".to_owned();
+    let rows = connection
+        .simple(
+            "SELECT d.datname, d.datdba = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) \
+                    OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) \
+             FROM pg_catalog.pg_database d, \
+             LATERAL pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) a \
+             WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT' AND d.datallowconn",
+        )
+        .await?;
+    let watched: Vec<&str> = desired
+        .databases
+        .iter()
+        .map(|database| database.name.as_str())
+        .chain(desired.control.as_deref())
+        .chain(["postgres", "template1"])
+        .collect();
+    for row in &rows {
+        let name = row.get(0).unwrap_or_default();
+        if watched.contains(&name) {
+            let hint = if row.get(1) == Some("t") {
+                heal.clone()
+            } else {
+                format!(
+                    "as a superuser: REVOKE CONNECT ON DATABASE {} FROM PUBLIC",
+                    pgfleet_postgres::quote_ident(name)
+                )
+            };
+            add(format!("PUBLIC may connect to database {name}"), hint);
+        }
+    }
+    let rows = connection
+        .simple(&format!(
+            "SELECT m.rolname, g.rolname FROM pg_catalog.pg_auth_members a \
+             JOIN pg_catalog.pg_roles m ON m.oid = a.member JOIN pg_catalog.pg_roles g ON g.oid = a.roleid \
+             WHERE m.rolname IN ({ours})"
+        ))
+        .await?;
+    for row in &rows {
+        let (member, group) = (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
+        let wanted = desired.databases.iter().any(|d| d.roles.migrator == member && d.roles.owner == group);
+        if !wanted {
+            let hint = if group == META || group.starts_with("pg_") || ours.contains(&quote_literal(group)) {
+                heal.clone()
+            } else {
+                let (group, member) = (pgfleet_postgres::quote_ident(group), pgfleet_postgres::quote_ident(member));
+                format!("REVOKE {group} FROM {member}")
+            };
+            add(format!("role {member} is a member of {group}"), hint);
+        }
+    }
+    let rows = connection
+        .simple(&format!(
+            "SELECT rolname, concat_ws(', ', CASE WHEN rolsuper THEN 'superuser' END, \
+                    CASE WHEN rolcreaterole THEN 'createrole' END, CASE WHEN rolcreatedb THEN 'createdb' END, \
+                    CASE WHEN rolreplication THEN 'replication' END, CASE WHEN rolbypassrls THEN 'bypassrls' END) \
+             FROM pg_catalog.pg_roles WHERE rolname IN ({ours}) \
+               AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)"
+        ))
+        .await?;
+    for row in &rows {
+        let (role, powers) = (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
+        add(format!("role {role} has power over the whole server: {powers}"), heal.clone());
+    }
+    let rows = connection
+        .simple(&format!(
+            "SELECT pid, usename, datname, application_name FROM pg_catalog.pg_stat_activity \
+             WHERE usename IN ({ours}) AND datname IS NOT NULL \
+               AND NOT pg_catalog.has_database_privilege(usesysid, datid, 'CONNECT')"
+        ))
+        .await?;
+    for row in &rows {
+        let text = |at: usize| row.get(at).unwrap_or_default();
+        add(
+            format!("role {} still has a session in database {} (pid {}, {})", text(1), text(2), text(0), text(3)),
+            format!("select pg_terminate_backend({})", text(0)),
+        );
+    }
+    Ok(findings)
+}

@@ -1,0 +1,229 @@
+//! What is on one server, read from its catalogs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pgfleet_postgres::{Connection, Error, SimpleQueryRow, quote_literal};
+
+/// Roles, memberships and databases of a server, as far as they concern us.
+#[derive(Debug, Clone, Default)]
+pub struct ServerState {
+    /// Whether we are a superuser.
+    pub superuser: bool,
+    /// Our own role.
+    pub admin: String,
+    /// The server's version as a number: 150020.
+    pub version: u32,
+    /// Identifies the cluster; empty when we may not read it.
+    pub system_identifier: String,
+    /// The roles that we asked about and that exist.
+    pub roles: BTreeMap<String, RoleState>,
+    /// Memberships that touch these roles: (member, group).
+    pub memberships: BTreeSet<(String, String)>,
+    /// All databases that take connections or are ours.
+    pub databases: BTreeMap<String, DatabaseState>,
+    /// Settings of roles in databases: (role, database or empty) to `name=value` entries.
+    pub settings: BTreeMap<(String, String), Vec<String>>,
+}
+
+/// One role.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoleState {
+    /// Whether it may log in.
+    pub login: bool,
+    /// Rights over the whole server that none of ours has: superuser, createdb, createrole,
+    /// replication, bypassrls.
+    pub powers: Vec<String>,
+    /// Its comment.
+    pub comment: String,
+    /// Its password's verifier; none when we may not see it.
+    pub verifier: Option<String>,
+}
+
+/// One database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatabaseState {
+    /// Its owner.
+    pub owner: String,
+    /// Its oid.
+    pub oid: u32,
+    /// Whether it takes connections.
+    pub open: bool,
+    /// Who may do what: (grantee, privilege); the empty grantee is PUBLIC.
+    pub acl: BTreeSet<(String, String)>,
+    /// Its comment.
+    pub comment: String,
+}
+
+/// What is inside one database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContentState {
+    /// Schemas with their owner and rights: (grantee, privilege).
+    pub schemas: BTreeMap<String, (String, BTreeSet<(String, String)>)>,
+    /// Default rights on what an owner will make: (owner, schema or empty, kind, grantee, privilege).
+    pub defaults: BTreeSet<(String, String, String, String, String)>,
+    /// Extensions.
+    pub extensions: BTreeSet<String>,
+    /// Tables and sequences whose rights are missing: (owner, schema, grantee, kind).
+    pub lacking: BTreeSet<(String, String, String, String)>,
+}
+
+fn text(row: &SimpleQueryRow, at: usize) -> String {
+    row.get(at).unwrap_or_default().to_owned()
+}
+
+/// Reads a server: a handful of queries on its catalogs.
+pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<ServerState, Error> {
+    let names: Vec<String> = roles.iter().map(|role| quote_literal(role)).collect();
+    let names = if names.is_empty() { "''".to_owned() } else { names.join(", ") };
+    let mut state = ServerState::default();
+    let rows = connection
+        .simple(
+            "SELECT current_user, rolsuper::int, current_setting('server_version_num') \
+             FROM pg_catalog.pg_roles WHERE rolname = current_user",
+        )
+        .await?;
+    if let Some(row) = rows.first() {
+        state.admin = text(row, 0);
+        state.superuser = row.get(1) == Some("1");
+        state.version = text(row, 2).parse().unwrap_or(0);
+    }
+    // Restricted on some hosted servers; an empty identifier then.
+    if let Ok(rows) = connection.simple("SELECT system_identifier FROM pg_catalog.pg_control_system()").await {
+        state.system_identifier = rows.first().map(|row| text(row, 0)).unwrap_or_default();
+    }
+    // Only a superuser sees verifiers; for others the view shows asterisks.
+    let (source, verifier) =
+        if state.superuser { ("pg_catalog.pg_authid", "r.rolpassword") } else { ("pg_catalog.pg_roles", "NULL::text") };
+    let rows = connection
+        .simple(&format!(
+            "SELECT r.rolname, r.rolcanlogin::int, \
+                    concat_ws(',', CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolcreatedb THEN 'CREATEDB' END, \
+                              CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END, \
+                              CASE WHEN r.rolreplication THEN 'REPLICATION' END, \
+                              CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END), \
+                    coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), ''), {verifier} \
+             FROM {source} r WHERE r.rolname IN ({names})"
+        ))
+        .await?;
+    for row in &rows {
+        let powers = text(row, 2).split(',').filter(|power| !power.is_empty()).map(str::to_owned).collect();
+        let role = RoleState {
+            login: row.get(1) == Some("1"),
+            powers,
+            comment: text(row, 3),
+            verifier: row.get(4).map(str::to_owned),
+        };
+        state.roles.insert(text(row, 0), role);
+    }
+    let rows = connection
+        .simple(&format!(
+            "SELECT m.rolname, g.rolname FROM pg_catalog.pg_auth_members a \
+             JOIN pg_catalog.pg_roles m ON m.oid = a.member JOIN pg_catalog.pg_roles g ON g.oid = a.roleid \
+             WHERE m.rolname IN ({names}) OR g.rolname IN ({names})"
+        ))
+        .await?;
+    state.memberships = rows.iter().map(|row| (text(row, 0), text(row, 1))).collect();
+    read_databases(connection, &mut state).await?;
+    let rows = connection
+        .simple(&format!(
+            "SELECT r.rolname, coalesce(d.datname, ''), s.entry FROM pg_catalog.pg_db_role_setting c \
+             JOIN pg_catalog.pg_roles r ON r.oid = c.setrole LEFT JOIN pg_catalog.pg_database d ON d.oid = c.setdatabase, \
+             LATERAL unnest(c.setconfig) AS s(entry) WHERE r.rolname IN ({names})"
+        ))
+        .await?;
+    for row in &rows {
+        state.settings.entry((text(row, 0), text(row, 1))).or_default().push(text(row, 2));
+    }
+    Ok(state)
+}
+
+async fn read_databases(connection: &Connection, state: &mut ServerState) -> Result<(), Error> {
+    let rows = connection
+        .simple(
+            "SELECT d.datname, o.rolname, d.oid, d.datallowconn::int, \
+                    coalesce(pg_catalog.shobj_description(d.oid, 'pg_database'), '') \
+             FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles o ON o.oid = d.datdba",
+        )
+        .await?;
+    for row in &rows {
+        let database = DatabaseState {
+            owner: text(row, 1),
+            oid: text(row, 2).parse().unwrap_or(0),
+            open: row.get(3) == Some("1"),
+            acl: BTreeSet::new(),
+            comment: text(row, 4),
+        };
+        state.databases.insert(text(row, 0), database);
+    }
+    let rows = connection
+        .simple(
+            "SELECT d.datname, coalesce(g.rolname, ''), a.privilege_type \
+             FROM pg_catalog.pg_database d, \
+             LATERAL pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) a \
+             LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee",
+        )
+        .await?;
+    for row in &rows {
+        if let Some(database) = state.databases.get_mut(row.get(0).unwrap_or_default()) {
+            database.acl.insert((text(row, 1), text(row, 2)));
+        }
+    }
+    Ok(())
+}
+
+/// Reads one database.
+pub async fn read_content(connection: &Connection) -> Result<ContentState, Error> {
+    let mut state = ContentState::default();
+    let rows = connection
+        .simple(
+            "SELECT n.nspname, o.rolname, coalesce(g.rolname, ''), coalesce(a.privilege_type, '') \
+             FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner \
+             LEFT JOIN LATERAL pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) a ON true \
+             LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee \
+             WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+        )
+        .await?;
+    for row in &rows {
+        let entry = state.schemas.entry(text(row, 0)).or_insert_with(|| (text(row, 1), BTreeSet::new()));
+        entry.1.insert((text(row, 2), text(row, 3)));
+    }
+    let rows = connection
+        .simple(
+            "SELECT o.rolname, coalesce(n.nspname, ''), d.defaclobjtype, coalesce(g.rolname, ''), a.privilege_type \
+             FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_roles o ON o.oid = d.defaclrole \
+             LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace, \
+             LATERAL pg_catalog.aclexplode(d.defaclacl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee",
+        )
+        .await?;
+    state.defaults =
+        rows.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2), text(row, 3), text(row, 4))).collect();
+    let rows = connection.simple("SELECT extname FROM pg_catalog.pg_extension").await?;
+    state.extensions = rows.iter().map(|row| text(row, 0)).collect();
+    Ok(state)
+}
+
+/// Finds what exists without the rights that it should have: made before the default rights were.
+pub async fn read_lacking(
+    connection: &Connection,
+    owner: &str,
+    app: &str,
+    readonly: &str,
+) -> Result<BTreeSet<(String, String, String, String)>, Error> {
+    let (owner, app, readonly) = (quote_literal(owner), quote_literal(app), quote_literal(readonly));
+    let rows = connection
+        .simple(&format!(
+            "SELECT DISTINCT o.rolname, n.nspname, g.name, CASE WHEN c.relkind = 'S' THEN 'SEQUENCES' ELSE 'TABLES' END \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_roles o ON o.oid = c.relowner \
+             CROSS JOIN (VALUES ({app}, 'SELECT,INSERT,UPDATE,DELETE', 'USAGE'), ({readonly}, 'SELECT', 'SELECT')) \
+                   AS g(name, on_table, on_sequence) \
+             JOIN pg_catalog.pg_roles r ON r.rolname = g.name \
+             WHERE o.rolname = {owner} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
+               AND n.nspname NOT IN ('pgfleet', 'information_schema') AND n.nspname !~ '^pg_' \
+               AND NOT CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(r.oid, c.oid, g.on_sequence) \
+                   ELSE (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(r.oid, c.oid, p)) \
+                         FROM pg_catalog.unnest(pg_catalog.string_to_array(g.on_table, ',')) p) END"
+        ))
+        .await?;
+    Ok(rows.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2), text(row, 3))).collect())
+}

@@ -1,0 +1,592 @@
+//! A solution in work: its servers, its passwords, and what is done over all of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgfleet_local::{Cluster, ClusterOptions, Running, Search, Status, StopMode};
+use pgfleet_migrate::history::HistoryTable;
+use pgfleet_migrate::options::{self, Who};
+use pgfleet_migrate::{Observer, Options, Seeds, Set, Target};
+use pgfleet_postgres::{Address, ErrorKind as PgErrorKind};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::catalogue::Catalogue;
+use crate::error::{Error, ErrorKind};
+use crate::fleet::{self, Job, TargetReport, Work};
+use crate::manifest::{self, Manifest, Server, ServerUrl, Service};
+use crate::place::Place;
+use crate::provision::run::{end_strangers, missing_credentials};
+use crate::provision::{DesiredServer, Provisioned, provision_server};
+use crate::roles::{Login, Roles};
+use crate::seal::SealKey;
+use crate::vault::{self, Credential, SecretsFile, Vault};
+
+/// The administrator of a local server.
+const SUPERUSER: &str = "postgres";
+
+/// How a solution is opened; what the caller knows of its surroundings.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Who works, for the audit columns.
+    pub who: Who,
+    /// The encryption key (`PGFLEET_KEY`), for solutions whose control database is on a real server.
+    pub key: Option<SecretString>,
+    /// Asks everything that runs to stop.
+    pub stop: options::Stop,
+}
+
+/// One server that answers.
+#[derive(Debug, Clone)]
+pub struct ConnectedServer {
+    /// The administrator's address.
+    pub admin: Address,
+    /// The local server; none for a remote one.
+    pub local: Option<Running>,
+}
+
+/// A solution whose servers are known.
+#[derive(Debug)]
+pub struct Solution {
+    /// What the manifest declares.
+    pub manifest: Manifest,
+    place: Place,
+    servers: BTreeMap<String, ConnectedServer>,
+    vault: Vault,
+    options: Options,
+    key: Option<SealKey>,
+}
+
+impl Solution {
+    /// Opens a solution and starts its local servers.
+    ///
+    /// # Errors
+    ///
+    /// A local server that cannot be found, fetched or started; a folder that cannot be written.
+    pub async fn start(manifest: Manifest, surroundings: &Surroundings) -> Result<Self, Error> {
+        Self::open_with(manifest, surroundings, true).await
+    }
+
+    /// Opens a solution whose local servers run already.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unreachable`] for a local server that is stopped.
+    pub async fn open(manifest: Manifest, surroundings: &Surroundings) -> Result<Self, Error> {
+        Self::open_with(manifest, surroundings, false).await
+    }
+
+    async fn open_with(manifest: Manifest, surroundings: &Surroundings, start: bool) -> Result<Self, Error> {
+        let place = Place::of(&manifest.root);
+        let file = SecretsFile::new(&place);
+        let mut servers = BTreeMap::new();
+        let mut vault = file.read()?;
+        for server in manifest.servers.values() {
+            let connected = match &server.url {
+                ServerUrl::Remote(url) => ConnectedServer {
+                    admin: Address::parse(url.expose_secret()).map_err(|error| {
+                        Error::new(ErrorKind::Configuration, format!("server {}: {error}", server.name))
+                    })?,
+                    local: None,
+                },
+                ServerUrl::Local => local_server(&manifest, server, &place, &file, &mut vault, start).await?,
+            };
+            servers.insert(server.name.clone(), connected);
+        }
+        let options = base_options(&manifest, surroundings);
+        let key = if uses_file(&manifest) { None } else { Some(seal_key(&manifest, &place, surroundings)?) };
+        let mut solution = Self { manifest, place, servers, vault, options, key };
+        solution.read_credentials().await?;
+        Ok(solution)
+    }
+
+    /// Returns the options of the manifest's `[migrations]`.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Returns the state folder.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Returns a server's administrator and local state.
+    pub fn server(&self, name: &str) -> &ConnectedServer {
+        &self.servers[name]
+    }
+
+    /// Returns all servers.
+    pub fn servers(&self) -> impl Iterator<Item = (&str, &ConnectedServer)> {
+        self.servers.iter().map(|(name, server)| (name.as_str(), server))
+    }
+
+    /// Returns the address of a service's database for one of its roles.
+    ///
+    /// # Errors
+    ///
+    /// No password is known yet: the service was not provisioned from here.
+    pub fn address(&self, service: &Service, login: Login) -> Result<Address, Error> {
+        let role = Roles::of(&service.name).login(login).to_owned();
+        let credential = self.vault.get(&service.server, &role).ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, format!("there is no password for role {role}"))
+                .hinted(format!("make it: pgfleet provision --service {}", service.name))
+        })?;
+        let admin = &self.servers[&service.server].admin;
+        Ok(admin.with_database(&service.database).with_user(&role, Some(credential.password.clone())))
+    }
+
+    /// Returns the known password of a role, for login tests.
+    pub(crate) fn credential(&self, server: &str, role: &str) -> Option<&Credential> {
+        self.vault.get(server, role)
+    }
+
+    /// Returns a connection string that can be pasted and holds no secret.
+    pub fn pasteable(&self, service: &Service, login: Login) -> String {
+        let admin = &self.servers[&service.server].admin;
+        let role = Roles::of(&service.name).login(login).to_owned();
+        let quote = |text: &str| {
+            let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:".contains(c));
+            if plain { text.to_owned() } else { format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")) }
+        };
+        format!(
+            "host={} port={} dbname={} user={} passfile={}",
+            quote(&admin.host()),
+            admin.port(),
+            quote(&service.database),
+            quote(&role),
+            quote(&self.place.passfile().display().to_string())
+        )
+    }
+
+    /// Reads the credentials that are in the control database, when that is where they are.
+    async fn read_credentials(&mut self) -> Result<(), Error> {
+        let Some(key) = self.key.clone() else { return Ok(()) };
+        let control = &self.manifest.control;
+        let admin = &self.servers[&control.server].admin;
+        let address = admin.with_database(&control.database);
+        let purpose = pgfleet_postgres::Purpose::new("pgfleet control");
+        match pgfleet_postgres::connect(&address, &purpose).await {
+            Ok(connection) => {
+                let read = vault::read_sealed(&connection, &key).await;
+                connection.close().await;
+                for (server, role, credential) in read?.iter() {
+                    self.vault.set(server, role, credential.clone());
+                }
+                Ok(())
+            }
+            // Not provisioned yet.
+            Err(error) if error.kind() == PgErrorKind::DatabaseMissing => Ok(()),
+            Err(error) => Err(Error::postgres("cannot open the control database", &error)),
+        }
+    }
+
+    /// Makes passwords for the login roles that have none and keeps them, before any role gets one:
+    /// a process that dies in between leaves a password that nobody uses, not a role that nobody
+    /// can enter.
+    async fn make_credentials(&mut self) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for name in self.servers.keys() {
+            let desired = DesiredServer::of(&self.manifest, name);
+            missing.extend(missing_credentials(&desired, &self.vault).into_iter().map(|role| (name.clone(), role)));
+        }
+        if !missing.is_empty() {
+            if let Some(key) = self.key.clone() {
+                let control = &self.manifest.control;
+                let catalogue = Catalogue::open(&self.servers[&control.server].admin, &control.database).await?;
+                for (server, role) in &missing {
+                    let credential = Credential::generate();
+                    vault::store_sealed(catalogue.connection(), &key, server, role, &credential).await?;
+                }
+                catalogue.close().await;
+                self.read_credentials().await?;
+            } else {
+                let (vault, ()) = SecretsFile::new(&self.place).update(|vault| {
+                    for (server, role) in &missing {
+                        if vault.get(server, role).is_none() {
+                            vault.set(server, role, Credential::generate());
+                        }
+                    }
+                })?;
+                self.vault = vault;
+            }
+        }
+        let hosts =
+            self.servers.iter().map(|(name, server)| (name.clone(), (server.admin.host(), server.admin.port())));
+        self.place.make()?;
+        SecretsFile::new(&self.place).write_passfile(&self.vault, &hosts.collect())
+    }
+
+    /// Makes every server what the manifest says: control database, roles, databases, rights.
+    ///
+    /// Returns what was done on each server; with `dry_run`, what would be done.
+    pub async fn provision(&mut self, dry_run: bool) -> Result<Vec<Provisioned>, Error> {
+        let control = self.manifest.control.clone();
+        let control_admin = self.servers[&control.server].admin.clone();
+        if !dry_run {
+            Catalogue::make(&control_admin, &control.database, &self.options).await?;
+            self.make_credentials().await?;
+        }
+        let mut all = Vec::new();
+        for (name, server) in &self.servers {
+            let desired = DesiredServer::of(&self.manifest, name);
+            let provisioned = provision_server(&server.admin, &desired, &self.vault, dry_run).await?;
+            if !dry_run && !provisioned.statements.is_empty() {
+                end_strangers(&server.admin, &desired).await?;
+                let catalogue = Catalogue::open(&control_admin, &control.database).await?;
+                catalogue.record_server(&desired, &server.admin, &provisioned, &self.options).await?;
+                catalogue.close().await;
+            }
+            all.push(provisioned);
+        }
+        Ok(all)
+    }
+
+    /// Returns the services that were asked for, all when none was named.
+    ///
+    /// # Errors
+    ///
+    /// An unknown name, with the one that was probably meant.
+    pub fn services(&self, names: &[String]) -> Result<Vec<&Service>, Error> {
+        let mut chosen = Vec::new();
+        for name in names {
+            let service = self.manifest.service(name).ok_or_else(|| unknown_service(&self.manifest, name))?;
+            chosen.push(service);
+        }
+        Ok(if names.is_empty() { self.manifest.services.iter().collect() } else { chosen })
+    }
+
+    /// Collects the databases of services with their migrations and seeds.
+    pub fn jobs(&self, names: &[String], extra: &BTreeMap<String, String>) -> Result<Vec<Job>, Error> {
+        // Services may share a folder; reading it once per service would cost more than the work.
+        let mut folders: HashMap<PathBuf, Set> = HashMap::new();
+        let mut jobs = Vec::new();
+        for service in self.services(names)? {
+            let set = self.set(service, &mut folders)?;
+            let mut properties = self.properties(service)?;
+            properties.extend(extra.clone());
+            let seeds = Seeds::read(&service.seeds, properties).map_err(|error| files_error(&error))?;
+            let mut target = Target::new(&service.name, self.address(service, Login::Migrator)?);
+            target.schema = Some(service.schema.clone());
+            jobs.push(Job {
+                service: service.name.clone(),
+                server: service.server.clone(),
+                target,
+                set: Arc::new(set),
+                seeds: Arc::new(seeds),
+            });
+        }
+        Ok(jobs)
+    }
+
+    /// Reads a service's migration set.
+    fn set(&self, service: &Service, folders: &mut HashMap<PathBuf, Set>) -> Result<Set, Error> {
+        if !folders.contains_key(&service.migrations) {
+            let set = self.read_set(service)?;
+            folders.insert(service.migrations.clone(), set);
+        }
+        let mut set = folders[&service.migrations].clone();
+        set.name.clone_from(&service.name);
+        set.history = match service.history.as_deref().and_then(|history| history.split_once('.')) {
+            Some((schema, table)) => HistoryTable::at(&service.name, schema, table),
+            None => HistoryTable::of_set(&service.name),
+        };
+        Ok(set)
+    }
+
+    fn read_set(&self, service: &Service) -> Result<Set, Error> {
+        let layout = service.layout.as_deref().map(str::parse).transpose().map_err(
+            |error: pgfleet_sql::layout::UnknownLayout| {
+                Error::new(ErrorKind::Configuration, error.to_string()).hinted(error.hint())
+            },
+        )?;
+        if !service.migrations.exists() {
+            // A service without migrations yet is one with nothing to do.
+            let mut empty = Set::from_migrations(&service.name, Vec::new());
+            empty.folder.clone_from(&service.migrations);
+            empty.notes.push(format!("{} does not exist", service.migrations.display()));
+            return Ok(empty);
+        }
+        let placeholders = &self.manifest.migrations.placeholders;
+        let placeholders =
+            placeholders.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
+        Set::read(&service.name, &service.migrations, layout, placeholders).map_err(|error| files_error(&error))
+    }
+
+    /// Returns the values for a service's seeds; passwords as Argon2id hashes.
+    fn properties(&self, service: &Service) -> Result<BTreeMap<String, String>, Error> {
+        let mut values = BTreeMap::new();
+        for (name, value) in self.manifest.properties_of(service) {
+            let value = if name.ends_with("password") {
+                vault::property_hash(&SecretsFile::new(&self.place), &name, Some(&value))?
+            } else {
+                value.expose_secret().to_owned()
+            };
+            values.insert(name, value);
+        }
+        Ok(values)
+    }
+
+    /// Migrates and seeds; a database or role that is missing is provisioned first.
+    pub async fn migrate(
+        &mut self,
+        names: &[String],
+        properties: &BTreeMap<String, String>,
+        options: &Options,
+        concurrency: usize,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Vec<TargetReport>, Error> {
+        let known = self.services(names)?.iter().all(|service| self.address(service, Login::Migrator).is_ok());
+        let looking = options.look_only || options.dry_run;
+        if !known && !looking {
+            self.provision(false).await?;
+        }
+        let jobs = self.jobs(names, properties)?;
+        let mut reports = fleet::run_all(jobs, Work::Migrate, options, concurrency, observer.clone()).await;
+        if !looking {
+            let again: BTreeSet<String> =
+                reports.iter().filter(|report| not_provisioned(report)).map(|report| report.service.clone()).collect();
+            if !again.is_empty() {
+                self.provision(false).await?;
+                let names: Vec<String> = again.iter().cloned().collect();
+                let jobs = self.jobs(&names, properties)?;
+                let redone = fleet::run_all(jobs, Work::Migrate, options, concurrency, observer).await;
+                for report in redone {
+                    if let Some(place) = reports.iter_mut().find(|old| old.service == report.service) {
+                        *place = report;
+                    }
+                }
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Goes back in one service's database.
+    pub async fn revert(
+        &self,
+        service: &str,
+        goal: pgfleet_migrate::revert::Goal,
+        options: &Options,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Vec<TargetReport>, Error> {
+        let jobs = self.jobs(&[service.to_owned()], &BTreeMap::new())?;
+        Ok(fleet::run_all(jobs, Work::Revert(goal), options, 1, observer).await)
+    }
+
+    /// Writes the outcome of a run into the control database.
+    ///
+    /// # Errors
+    ///
+    /// The control database cannot be written; the work itself is done and recorded in the targets.
+    pub async fn record(&self, action: &str, reports: &[TargetReport]) -> Result<(), Error> {
+        if reports.iter().all(|report| !report.changed()) {
+            return Ok(());
+        }
+        let control = &self.manifest.control;
+        let catalogue = Catalogue::open(&self.servers[&control.server].admin, &control.database).await?;
+        let recorded = catalogue.record_targets(action, reports, &control.server, &self.options).await;
+        catalogue.close().await;
+        recorded
+    }
+}
+
+/// Whether a target failed because its database or role is not there or its password is not set.
+fn not_provisioned(report: &TargetReport) -> bool {
+    let Err(error) = &report.result else { return false };
+    error.postgres().is_some_and(|error| {
+        matches!(error.kind(), PgErrorKind::DatabaseMissing | PgErrorKind::Denied)
+            // A database that is closed while somebody else makes it.
+            || error.sql_state() == Some("55000")
+    })
+}
+
+fn unknown_service(manifest: &Manifest, name: &str) -> Error {
+    let names = manifest.services.iter().map(|service| service.name.as_str());
+    let error =
+        Error::new(ErrorKind::Configuration, format!("there is no service `{name}` in {}", manifest.path.display()));
+    let near = names.clone().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    match near.filter(|near| strsim::jaro_winkler(near, name) > 0.7) {
+        Some(near) => error.hinted(format!("did you mean `{near}`?")),
+        None => error.hinted(format!("services: {}", names.collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// Turns an error about files into one of ours.
+fn files_error(error: &pgfleet_migrate::Error) -> Error {
+    let mut own = Error::new(ErrorKind::Failed, error.to_string());
+    for cause in error.causes() {
+        own = own.cause(cause);
+    }
+    match error.hint() {
+        Some(hint) => own.hinted(hint),
+        None => own,
+    }
+}
+
+/// Whether passwords are kept in the file beside the manifest.
+fn uses_file(manifest: &Manifest) -> bool {
+    matches!(manifest.servers[&manifest.control.server].url, ServerUrl::Local)
+}
+
+/// Finds the encryption key: the caller's, the manifest's key file, or one made for this checkout.
+fn seal_key(manifest: &Manifest, place: &Place, surroundings: &Surroundings) -> Result<SealKey, Error> {
+    if let Some(key) = &surroundings.key {
+        return SealKey::parse(key);
+    }
+    if let Some(path) = &manifest.control.key_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::new(ErrorKind::Configuration, format!("cannot read the key file {}", path.display()))
+                .cause(error.to_string())
+        })?;
+        return SealKey::parse(&text.into());
+    }
+    let path = place.folder().join("key");
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        return SealKey::parse(&text.into());
+    }
+    if manifest.env != "dev" {
+        return Err(Error::new(ErrorKind::Configuration, "there is no key to encrypt the credentials with")
+            .hinted("set PGFLEET_KEY or `key_file` in [control]; make one: openssl rand -base64 32"));
+    }
+    let _lock = place.lock()?;
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        return SealKey::parse(&text.into());
+    }
+    let key = SealKey::generate()?;
+    crate::place::write_private(&path, key.expose_secret())?;
+    SealKey::parse(&key)
+}
+
+fn base_options(manifest: &Manifest, surroundings: &Surroundings) -> Options {
+    let own = &manifest.migrations;
+    Options {
+        lock_timeout: own.lock_timeout,
+        lock_tries: own.lock_tries,
+        retry_on: match own.retry_on {
+            manifest::RetryOn::Transient => options::RetryOn::Transient,
+            manifest::RetryOn::Any => options::RetryOn::Any,
+        },
+        max_tries: own.max_tries,
+        min_retry_wait: own.min_retry_wait,
+        max_retry_wait: own.max_retry_wait,
+        wait_attempts: 1,
+        wait_delay: own.wait_delay,
+        lock_wait: None,
+        durability: match own.durability {
+            manifest::Durability::Run => options::Durability::Run,
+            manifest::Durability::Each => options::Durability::Each,
+        },
+        on_changed: match own.on_changed {
+            manifest::OnChanged::Error => options::OnChanged::Error,
+            manifest::OnChanged::Warn => options::OnChanged::Warn,
+        },
+        on_missing: match own.on_missing {
+            manifest::OnMissing::Error => options::OnChanged::Error,
+            manifest::OnMissing::Warn => options::OnChanged::Warn,
+        },
+        on_ahead: match own.on_ahead {
+            manifest::OnAhead::Run => options::OnAhead::Run,
+            manifest::OnAhead::Error => options::OnAhead::Error,
+        },
+        on_out_of_order: match own.on_out_of_order {
+            manifest::OnOutOfOrder::Error => options::OnOutOfOrder::Error,
+            manifest::OnOutOfOrder::Apply => options::OnOutOfOrder::Apply,
+        },
+        to: None,
+        dry_run: false,
+        look_only: false,
+        who: surroundings.who.clone(),
+        stop: surroundings.stop.clone(),
+    }
+}
+
+/// Returns the cluster that a manifest's local server is.
+fn cluster(manifest: &Manifest, server: &Server, place: &Place, password: &SecretString) -> Cluster {
+    let folder: String = server.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let name = format!("{}-{folder}", manifest.solution.name);
+    let mut options = ClusterOptions::new(name, place.folder().join(folder), password.expose_secret());
+    options.data_dir.clone_from(&server.data_dir);
+    SUPERUSER.clone_into(&mut options.superuser);
+    options.search = Search::from_env();
+    options.search.bin_dir.clone_from(&server.bin_dir);
+    // What the services' pools may take together, room for our own work, and some for people.
+    let pools: u32 =
+        manifest.services.iter().filter(|service| service.server == server.name).map(|service| service.pool.max).sum();
+    options.max_connections =
+        server.max_connections.unwrap_or_else(|| (pools + 2 * manifest.migrations.concurrency + 20).clamp(100, 1000));
+    Cluster::new(options)
+}
+
+/// Runs blocking work of `pgfleet-local` off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, pgfleet_local::Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Error::from),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+async fn local_server(
+    manifest: &Manifest,
+    server: &Server,
+    place: &Place,
+    file: &SecretsFile,
+    vault: &mut Vault,
+    start: bool,
+) -> Result<ConnectedServer, Error> {
+    let known = vault.get(&server.name, SUPERUSER).map(|credential| credential.password.clone());
+    let password = match known {
+        Some(password) => password,
+        None if !start => return Err(stopped(server)),
+        None => {
+            let (updated, password) = file.update(|vault| {
+                if vault.get(&server.name, SUPERUSER).is_none() {
+                    vault.set(&server.name, SUPERUSER, Credential::generate());
+                }
+                vault.get(&server.name, SUPERUSER).map(|credential| credential.password.clone())
+            })?;
+            *vault = updated;
+            password.unwrap_or_default()
+        }
+    };
+    let cluster = cluster(manifest, server, place, &password);
+    let running = if start {
+        blocking(move || cluster.ensure_running()).await?
+    } else {
+        match blocking(move || cluster.status()).await? {
+            Status::Running(running) => running,
+            _ => return Err(stopped(server)),
+        }
+    };
+    let admin = Address::local(running.port, SUPERUSER, password, "postgres");
+    Ok(ConnectedServer { admin, local: Some(running) })
+}
+
+fn stopped(server: &Server) -> Error {
+    Error::new(ErrorKind::Unreachable, format!("the local server {} is not running", server.name))
+        .hinted("start it: pgfleet up --detach")
+}
+
+/// What `down` found for one local server.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Down {
+    /// The server's name.
+    pub server: String,
+    /// Whether it was running.
+    pub was_running: bool,
+}
+
+/// Stops the local servers of a solution; their data stays.
+pub async fn stop(manifest: &Manifest) -> Result<Vec<Down>, Error> {
+    let place = Place::of(&manifest.root);
+    let vault = SecretsFile::new(&place).read()?;
+    let mut all = Vec::new();
+    for server in manifest.servers.values().filter(|server| matches!(server.url, ServerUrl::Local)) {
+        let password =
+            vault.get(&server.name, SUPERUSER).map(|credential| credential.password.clone()).unwrap_or_default();
+        let cluster = cluster(manifest, server, &place, &password);
+        let stopped = blocking(move || cluster.stop(StopMode::Fast)).await?;
+        all.push(Down { server: server.name.clone(), was_running: stopped.was_running });
+    }
+    Ok(all)
+}

@@ -1,0 +1,238 @@
+//! Where passwords of roles are kept.
+//!
+//! A local solution keeps them in `.pgfleet/secrets.toml`, readable by its owner alone and ignored
+//! by git. A solution whose control database is on a real server keeps them there, encrypted, so
+//! that everybody who has the key and may read the control database works with the same ones.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use pgfleet_postgres::{Connection, Type};
+use rand::RngExt as _;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::error::{Error, ErrorKind};
+use crate::place::{Place, write_private};
+use crate::seal::SealKey;
+
+/// A password with the verifier that was set on the server.
+#[derive(Clone)]
+pub struct Credential {
+    /// The password.
+    pub password: SecretString,
+    /// The SCRAM verifier; a server that shows the same one has this password.
+    pub verifier: String,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(***)")
+    }
+}
+
+impl Credential {
+    /// Makes a random password of 32 characters.
+    pub fn generate() -> Self {
+        Self::from_password(random_text(32).into())
+    }
+
+    /// Computes the verifier of a password.
+    pub fn from_password(password: SecretString) -> Self {
+        Self { verifier: pgfleet_postgres::scram_verifier(&password), password }
+    }
+}
+
+/// Makes a random text of letters and digits.
+pub(crate) fn random_text(length: usize) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789";
+    let mut random = rand::rng();
+    (0..length).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
+}
+
+/// The passwords of a solution, by server and role.
+#[derive(Debug, Default, Clone)]
+pub struct Vault {
+    credentials: BTreeMap<(String, String), Credential>,
+    properties: BTreeMap<String, String>,
+}
+
+impl Vault {
+    /// Returns a role's credential.
+    pub fn get(&self, server: &str, role: &str) -> Option<&Credential> {
+        self.credentials.get(&(server.to_owned(), role.to_owned()))
+    }
+
+    /// Keeps a role's credential, in memory until stored.
+    pub fn set(&mut self, server: &str, role: &str, credential: Credential) {
+        self.credentials.insert((server.to_owned(), role.to_owned()), credential);
+    }
+
+    /// Returns all credentials with their server and role.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Credential)> {
+        self.credentials.iter().map(|((server, role), credential)| (server.as_str(), role.as_str(), credential))
+    }
+}
+
+/// `.pgfleet/secrets.toml`.
+#[derive(Debug, Clone)]
+pub struct SecretsFile {
+    place: Place,
+    path: PathBuf,
+}
+
+impl SecretsFile {
+    /// Names the secrets file of a solution.
+    pub fn new(place: &Place) -> Self {
+        Self { place: place.clone(), path: place.folder().join("secrets.toml") }
+    }
+
+    /// Reads it; a file that is not there holds nothing.
+    pub fn read(&self) -> Result<Vault, Error> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vault::default()),
+            Err(error) => {
+                return Err(Error::new(ErrorKind::Configuration, format!("cannot read {}", self.path.display()))
+                    .cause(error.to_string()));
+            }
+        };
+        // The parser's message would repeat the line, which is a secret.
+        let document: toml_edit::DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+            Error::new(ErrorKind::Configuration, format!("{}:{line}: not valid TOML", self.path.display()))
+                .hinted("restore the file; without it the passwords of the roles are lost and must be reset")
+        })?;
+        let mut vault = Vault::default();
+        if let Some(servers) = document.get("roles").and_then(toml_edit::Item::as_table_like) {
+            for (server, roles) in servers.iter() {
+                let Some(roles) = roles.as_table_like() else { continue };
+                for (role, entry) in roles.iter() {
+                    let text = |key: &str| entry.get(key).and_then(toml_edit::Item::as_str).map(str::to_owned);
+                    let (Some(password), Some(verifier)) = (text("password"), text("verifier")) else { continue };
+                    vault.set(server, role, Credential { password: password.into(), verifier });
+                }
+            }
+        }
+        if let Some(properties) = document.get("properties").and_then(toml_edit::Item::as_table_like) {
+            for (name, value) in properties.iter() {
+                if let Some(value) = value.as_str() {
+                    vault.properties.insert(name.to_owned(), value.to_owned());
+                }
+            }
+        }
+        Ok(vault)
+    }
+
+    /// Changes it under a lock: reads, lets `change` edit, writes; also the password file that
+    /// pasted connection strings point to.
+    ///
+    /// Two at once see each other's changes; the file is written whole or not at all.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Vault) -> T) -> Result<(Vault, T), Error> {
+        let _lock = self.place.lock()?;
+        let mut vault = self.read()?;
+        let result = change(&mut vault);
+        let mut document = toml_edit::DocumentMut::new();
+        document.decor_mut().set_prefix("# Passwords that pgfleet made. Not for git; not for others.\n");
+        for (server, role, credential) in vault.iter() {
+            let entry = &mut document["roles"][server][role];
+            entry["password"] = toml_edit::value(credential.password.expose_secret());
+            entry["verifier"] = toml_edit::value(&credential.verifier);
+        }
+        for (name, value) in &vault.properties {
+            document["properties"][name] = toml_edit::value(value);
+        }
+        write_private(&self.path, &document.to_string())?;
+        Ok((vault, result))
+    }
+
+    /// Writes the password file: `host:port:*:role:password` lines.
+    pub fn write_passfile(&self, vault: &Vault, servers: &BTreeMap<String, (String, u16)>) -> Result<(), Error> {
+        let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+        let mut lines = String::from("# Made by pgfleet for `passfile=`; changes are lost.\n");
+        for (server, role, credential) in vault.iter() {
+            let Some((host, port)) = servers.get(server) else { continue };
+            let password = escape(credential.password.expose_secret());
+            lines.push_str(&format!("{}:{port}:*:{}:{password}\n", escape(host), escape(role)));
+        }
+        let path = self.place.passfile();
+        if std::fs::read_to_string(&path).is_ok_and(|present| present == lines) {
+            return Ok(());
+        }
+        write_private(&path, &lines)
+    }
+}
+
+/// Reads the credentials in the control database.
+pub(crate) async fn read_sealed(connection: &Connection, key: &SealKey) -> Result<Vault, Error> {
+    let rows = connection
+        .query("SELECT server, role, key_id, sealed, verifier FROM control.credentials", &[])
+        .await
+        .map_err(|error| Error::postgres("cannot read the credentials in the control database", &error))?;
+    let mut vault = Vault::default();
+    for row in rows {
+        let (server, role): (String, String) = (row.get(0), row.get(1));
+        let password = key.open(row.get(3), &format!("{server}/{role}"))?;
+        vault.set(&server, &role, Credential { password, verifier: row.get(4) });
+    }
+    Ok(vault)
+}
+
+/// Stores a new credential in the control database, unless another process was first: whoever
+/// reads afterwards works with the one that is there.
+pub(crate) async fn store_sealed(
+    connection: &Connection,
+    key: &SealKey,
+    server: &str,
+    role: &str,
+    credential: &Credential,
+) -> Result<(), Error> {
+    let sealed = key.seal(&credential.password, &format!("{server}/{role}"))?;
+    connection
+        .execute(
+            "INSERT INTO control.credentials (server, role, key_id, sealed, verifier) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (server, role) DO NOTHING",
+            &[
+                (&server, Type::TEXT),
+                (&role, Type::TEXT),
+                (&key.id(), Type::TEXT),
+                (&sealed, Type::BYTEA),
+                (&credential.verifier, Type::TEXT),
+            ],
+        )
+        .await
+        .map_err(|error| Error::postgres("cannot store a credential in the control database", &error))?;
+    Ok(())
+}
+
+/// Returns the value of a secret seed property, made once and kept.
+pub(crate) fn property_hash(file: &SecretsFile, name: &str, password: Option<&SecretString>) -> Result<String, Error> {
+    // Argon2 salts each hash; kept beside its input's digest, so that a seed does not look changed
+    // at every run.
+    let digest_key = format!("{name}_digest");
+    let (_, hash) = file.update(|vault| {
+        let password = match password {
+            Some(password) => password.expose_secret().to_owned(),
+            None => vault.properties.entry(name.to_owned()).or_insert_with(|| random_text(20)).clone(),
+        };
+        let digest = pgfleet_sql::checksum::raw_hash(password.as_bytes());
+        let hash_key = format!("{name}_argon2id");
+        match (vault.properties.get(&digest_key), vault.properties.get(&hash_key)) {
+            (Some(known), Some(hash)) if *known == digest => Ok(hash.clone()),
+            _ => {
+                let hash = argon2id(&password)?;
+                vault.properties.insert(digest_key.clone(), digest);
+                vault.properties.insert(hash_key, hash.clone());
+                Ok(hash)
+            }
+        }
+    })?;
+    hash
+}
+
+fn argon2id(password: &str) -> Result<String, Error> {
+    use argon2::PasswordHasher as _;
+    argon2::Argon2::default()
+        .hash_password(password.as_bytes())
+        .map(|hash| hash.to_string())
+        .map_err(|error| Error::new(ErrorKind::Failed, format!("cannot hash a password: {error}")))
+}
