@@ -1,18 +1,63 @@
 //! Measures pgfleet against its peers and against the limit, in one run.
+//!
+//! Every number is a whole process from start to end, as a user or a pipeline runs it. Contenders take turns in each
+//! round and only their ratios within a round are compared, so that a machine that gets slower in the meantime gets
+//! slower for all. The limit is the least any program can do for the same result: the same SQL, the same history row
+//! with the same index, and the same durability.
+
+mod example;
+mod fleet;
+mod limit;
+mod machine;
+mod migrations;
+mod options;
+mod peers;
+mod ratio;
+mod report;
+mod server;
+mod single;
+mod timing;
+mod work;
 
 use anyhow::{Result, bail};
 use pgfleet_local::testing::TestServer;
+
+use options::{Case, Options};
+use report::Report;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
+        ["migrate", rest @ ..] => migrate(&Options::parse(rest)?),
         // Not a measurement: xtask has it done here, where the project's own code is at hand.
         ["stop-test-servers"] => {
             let stopped = TestServer::stop_all()?;
             eprintln!("stopped {stopped} shared test servers");
             Ok(())
         }
-        _ => bail!("usage: pgfleet-bench stop-test-servers"),
+        _ => bail!("usage: pgfleet-bench migrate {} | stop-test-servers", options::USAGE),
     }
+}
+
+fn migrate(options: &Options) -> Result<()> {
+    let work = work::Folder::open()?;
+    let limit = limit::Limit::compile(&work.path)?;
+    let server = server::Server::start(&work.path)?;
+    let mut report = Report::new(machine::facts(options, &server));
+    if options.has(Case::A) || options.has(Case::B) {
+        single::measure(options, &work.path, &server, &limit, &mut report)?;
+    }
+    if options.has(Case::C) {
+        fleet::measure(options, &work.path, &server, &limit, &mut report)?;
+    }
+    if options.has(Case::D) {
+        example::measure(options, &work.path, &limit, &mut report)?;
+    }
+    let text = report.render();
+    println!("{text}");
+    if options.writes_readme() {
+        report::write_readme(&text)?;
+    }
+    Ok(())
 }

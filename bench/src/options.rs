@@ -1,0 +1,76 @@
+//! What was asked for.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub(crate) const USAGE: &str = "--pgfleet PROGRAM [--quick] [--rounds N] [--databases N] [--only a,b,c,d]";
+
+/// Fewer paired ratios than this give no interval worth printing.
+const ROUNDS: usize = 11;
+
+/// One group of measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// One empty database.
+    A,
+    /// One database with nothing to do.
+    B,
+    /// Many databases.
+    C,
+    /// The second `up` of the example.
+    D,
+}
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The program that is measured.
+    pub(crate) pgfleet: PathBuf,
+    pub(crate) rounds: usize,
+    /// How many databases case C has.
+    pub(crate) databases: usize,
+    quick: bool,
+    cases: Vec<Case>,
+}
+
+impl Options {
+    pub(crate) fn parse(args: &[&str]) -> Result<Self> {
+        let mut args = args.iter();
+        let (mut pgfleet, mut rounds, mut databases, mut quick) = (None, None, None, false);
+        let mut cases = vec![Case::A, Case::B, Case::C, Case::D];
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+            match *arg {
+                "--pgfleet" => pgfleet = Some(PathBuf::from(value()?)),
+                "--rounds" => rounds = Some(value()?.parse().context("--rounds takes a number")?),
+                "--databases" => databases = Some(value()?.parse().context("--databases takes a number")?),
+                "--quick" => quick = true,
+                "--only" => cases = value()?.split(',').map(case).collect::<Result<_>>()?,
+                unknown => bail!("there is no option {unknown}; usage: pgfleet-bench migrate {USAGE}"),
+            }
+        }
+        let rounds = rounds.unwrap_or(if quick { 3 } else { ROUNDS });
+        let databases = databases.unwrap_or(if quick { 20 } else { 200 });
+        ensure!(rounds > 0 && databases > 0, "--rounds and --databases take numbers above 0");
+        Ok(Self { pgfleet: pgfleet.context("--pgfleet PROGRAM is needed")?, rounds, databases, quick, cases })
+    }
+
+    pub(crate) fn has(&self, case: Case) -> bool {
+        self.cases.contains(&case)
+    }
+
+    /// Only a complete run may replace the published table.
+    pub(crate) fn writes_readme(&self) -> bool {
+        !self.quick && self.cases.len() == 4 && self.rounds >= ROUNDS && self.databases >= 200
+    }
+}
+
+fn case(name: &str) -> Result<Case> {
+    Ok(match name {
+        "a" => Case::A,
+        "b" => Case::B,
+        "c" => Case::C,
+        "d" => Case::D,
+        _ => bail!("--only takes a, b, c and d, not {name}"),
+    })
+}

@@ -1,0 +1,119 @@
+//! The table.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::ratio::{Middle, median_time, verdict};
+use crate::timing::Contender;
+
+/// Between these lines of the README, the report is replaced; the rest is written by people.
+const BEGIN: &str = "<!-- begin: cargo xtask bench migrate -->\n";
+const END: &str = "<!-- end -->\n";
+
+pub(crate) struct Report {
+    /// What the figures hold for.
+    pub(crate) machine: Vec<String>,
+    rows: Vec<[String; 7]>,
+}
+
+impl Report {
+    pub(crate) fn new(machine: Vec<String>) -> Self {
+        Self { machine, rows: Vec::new() }
+    }
+
+    /// Compares the first contender with another one; without a goal the row is for information.
+    pub(crate) fn compare(&mut self, case: &str, ours: &Contender<'_>, other: &Contender<'_>, goal: Option<f64>) {
+        let ratio = Middle::of_ratios(&ours.times, &other.times);
+        self.rows.push([
+            case.to_owned(),
+            range(&ours.times),
+            other.name.clone(),
+            range(&other.times),
+            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high),
+            goal.map(|goal| format!("≤ {goal}")).unwrap_or_default(),
+            goal.map(|goal| verdict(ratio, goal, median_time(&ours.times)).to_owned()).unwrap_or_default(),
+        ]);
+        self.say_last();
+    }
+
+    /// Compares an amount of memory with a fixed one.
+    pub(crate) fn memory(&mut self, case: &str, bytes: u64, others: &str, goal: u64) {
+        let met = if bytes <= goal { "yes" } else { "no" };
+        let row = [case, &megabytes(bytes), others, "", "", &format!("≤ {}", megabytes(goal)), met];
+        self.rows.push(row.map(str::to_owned));
+        self.say_last();
+    }
+
+    fn say_last(&self) {
+        if let Some(row) = self.rows.last() {
+            eprintln!("{}", row.join(" | "));
+        }
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        for line in &self.machine {
+            let _ = writeln!(text, "* {line}");
+        }
+        text.push_str("\n| case | pgfleet | against | its time | ratio (interval) | goal | met |\n");
+        text.push_str("|---|---|---|---|---|---|---|\n");
+        for row in &self.rows {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+        }
+        text
+    }
+}
+
+/// Median, smallest and largest.
+fn range(times: &[Duration]) -> String {
+    let (low, high) = (times.iter().min(), times.iter().max());
+    let (low, high) = (low.copied().unwrap_or_default(), high.copied().unwrap_or_default());
+    let middle = median_time(times);
+    if middle < Duration::from_secs(1) {
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        format!("{:.1} ms ({:.1}–{:.1})", ms(middle), ms(low), ms(high))
+    } else {
+        format!("{:.2} s ({:.2}–{:.2})", middle.as_secs_f64(), low.as_secs_f64(), high.as_secs_f64())
+    }
+}
+
+/// With one decimal; a megabyte is a million bytes, the stricter reading of a goal.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    let tenths = bytes.div_ceil(100_000);
+    format!("{}.{} MB", tenths / 10, tenths % 10)
+}
+
+pub(crate) fn write_readme(report: &str) -> Result<()> {
+    let path = PathBuf::from("bench/README.md");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    fs::write(&path, replaced(&text, report).context("bench/README.md has no place for the report")?)?;
+    eprintln!("wrote {}", path.display());
+    Ok(())
+}
+
+fn replaced(text: &str, report: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{report}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_report_is_replaced() {
+        let text = format!("a\n{BEGIN}old\n{END}b\n");
+        assert_eq!(replaced(&text, "new\n").unwrap(), format!("a\n{BEGIN}new\n{END}b\n"));
+        assert_eq!(replaced("a\n", "new\n"), None);
+    }
+
+    #[test]
+    fn the_readme_has_a_place_for_the_report() {
+        assert!(replaced(include_str!("../README.md"), "new\n").is_some());
+    }
+}

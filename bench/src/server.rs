@@ -1,0 +1,103 @@
+//! The server that everybody is measured on: durable, over TCP, with a password.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use pgfleet_local::{Binaries, Cluster, ClusterOptions, OLDEST_SUPPORTED, Running};
+
+/// It guards an empty server on the loopback address for some minutes; what counts is that everybody pays for SCRAM.
+const PASSWORD: &str = "measured";
+
+/// What differs from the defaults of a local server of pgfleet.
+pub(crate) const SETTINGS: [(&str, &str); 3] = [
+    // No checkpoint by time or volume falls into somebody's turn; one is made before each.
+    ("max_wal_size", "8GB"),
+    ("checkpoint_timeout", "1h"),
+    // Nor does a worker that analyses the tables of the turn before.
+    ("autovacuum", "off"),
+];
+
+pub(crate) struct Server {
+    cluster: Cluster,
+    running: Running,
+}
+
+impl Server {
+    pub(crate) fn start(work: &Path) -> Result<Self> {
+        let mut options = ClusterOptions::new("pgfleet-bench", work.join("server"), PASSWORD);
+        // The oldest supported version where the machine has it: figures stay comparable.
+        let oldest = options.search.clone().with_major(OLDEST_SUPPORTED);
+        if Binaries::find(&oldest).is_ok() {
+            options.search = oldest;
+        }
+        options.durable = true;
+        options.settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let cluster = Cluster::new(options);
+        // What a killed run left behind.
+        cluster.destroy()?;
+        let running = cluster.ensure_running()?;
+        Ok(Self { cluster, running })
+    }
+
+    /// The superuser's URL of a database.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.running.port)
+    }
+
+    pub(crate) fn version(&self) -> String {
+        let (major, minor) = self.running.version;
+        format!("{major}.{minor}")
+    }
+
+    /// The real psql: the one on a Debian `PATH` is a script that looks for it first.
+    pub(crate) fn psql(&self) -> PathBuf {
+        self.running.bin_dir.join("psql")
+    }
+
+    /// Runs SQL, each statement in a transaction of its own.
+    pub(crate) fn execute(&self, database: &str, statements: &[String]) -> Result<()> {
+        use std::io::Write as _;
+        let mut psql = Command::new(self.psql())
+            .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null"])
+            .arg(self.url(database))
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("cannot run psql")?;
+        let mut input = psql.stdin.take().context("psql has no input")?;
+        for statement in statements {
+            writeln!(input, "{statement};")?;
+        }
+        drop(input);
+        ensure!(psql.wait()?.success(), "preparing databases failed");
+        Ok(())
+    }
+
+    /// Makes empty databases and leaves nothing of it to be written later.
+    pub(crate) fn create(&self, names: &[String]) -> Result<()> {
+        let mut statements: Vec<_> =
+            names.iter().map(|name| format!("CREATE DATABASE {name} TEMPLATE template0")).collect();
+        statements.push("CHECKPOINT".to_owned());
+        self.execute("postgres", &statements)
+    }
+
+    /// Removes databases that may not exist.
+    pub(crate) fn drop(&self, names: &[String]) -> Result<()> {
+        let drop = |name: &String| format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        let mut statements = vec!["SET client_min_messages = warning".to_owned()];
+        statements.extend(names.iter().map(drop));
+        self.execute("postgres", &statements)
+    }
+
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.execute("postgres", &["CHECKPOINT".to_owned()])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.cluster.destroy() {
+            eprintln!("the server was not removed: {error}");
+        }
+    }
+}
