@@ -1,6 +1,7 @@
 //! One piece of work over many databases: several at a time, each under its own lock, one failure
 //! stops none of the others.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,6 +131,27 @@ pub enum Work {
     Revert(pgfleet_migrate::revert::Goal),
 }
 
+/// Does the work on one job.
+///
+/// Boxed with its lifetime named: for a spawned task the compiler cannot prove by itself that the
+/// borrows inside may cross threads.
+fn work_on<'a>(
+    job: &'a Job,
+    work: &'a Work,
+    options: &'a Options,
+    observer: &'a dyn Observer,
+) -> Pin<Box<dyn Future<Output = Result<Report, MigrateError>> + Send + 'a>> {
+    Box::pin(async move {
+        if options.stop.is_asked() {
+            return Err(MigrateError::new(ErrorKind::Stopped, format!("stopped before {}", job.target.name)));
+        }
+        match work {
+            Work::Migrate => run::migrate(&job.target, &job.set, &job.seeds, options, observer).await,
+            Work::Revert(goal) => pgfleet_migrate::revert::revert(&job.target, &job.set, goal, options, observer).await,
+        }
+    })
+}
+
 /// Does the work on all jobs, `concurrency` at a time, and returns the reports in the jobs' order.
 ///
 /// When `options.stop` is asked, running jobs end in an orderly way and the rest are not begun.
@@ -149,16 +171,7 @@ pub async fn run_all(
             // The semaphore is never closed; without a permit the cap would be lost, not the work.
             let _permit = permits.acquire_owned().await;
             let began = Instant::now();
-            let result = if options.stop.is_asked() {
-                Err(MigrateError::new(ErrorKind::Stopped, format!("stopped before {}", job.target.name)))
-            } else {
-                match &work {
-                    Work::Migrate => run::migrate(&job.target, &job.set, &job.seeds, &options, &*observer).await,
-                    Work::Revert(goal) => {
-                        pgfleet_migrate::revert::revert(&job.target, &job.set, goal, &options, &*observer).await
-                    }
-                }
-            };
+            let result = work_on(&job, &work, &options, &*observer).await;
             let report = TargetReport {
                 service: job.service,
                 server: job.server,

@@ -1,0 +1,274 @@
+//! What can be typed: nouns, verbs, flags and their help. No logic.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// Runs the PostgreSQL databases of a microservice system as one fleet.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pgfleet",
+    version,
+    max_term_width = 100,
+    after_help = "Start here:\n  pgfleet init --template masar   write an example solution\n  pgfleet up                      start PostgreSQL, make the databases, migrate, seed\n  pgfleet status                  see where every database stands\n\nExit codes: 0 done, 1 work failed, 2 usage, 3 configuration, 4 server unreachable,\n            5 findings (pending with --check, isolation), 130 interrupted"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Environment: lays pgfleet.<ENV>.toml over the manifest
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    /// The manifest; without it, pgfleet.toml here or in a folder above
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) manifest: Option<PathBuf>,
+    /// One JSON document on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Answer yes to questions
+    #[arg(long, short = 'y', global = true)]
+    pub(crate) yes: bool,
+    /// Say more; twice for everything
+    #[arg(long, short = 'v', global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Say only what failed
+    #[arg(long, short = 'q', global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a new solution, or an example to try
+    #[command(after_help = "Examples:\n  pgfleet init\n  pgfleet init --template masar shop")]
+    Init(Init),
+    /// Start the local PostgreSQL, provision, migrate and seed
+    #[command(
+        after_help = "Examples:\n  pgfleet up\n  pgfleet up --detach\n\nThe server keeps running; `pgfleet down` stops it. Running `up` again changes nothing that is right."
+    )]
+    Up(Up),
+    /// Stop the local PostgreSQL; the data stays
+    Down,
+    /// Make roles, databases and rights what the manifest says
+    #[command(after_help = "Examples:\n  pgfleet provision\n  pgfleet provision --dry-run   # print the statements")]
+    Provision(Provision),
+    /// Show the effective configuration
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Apply pending migrations, then seeds
+    #[command(
+        after_help = "Examples:\n  pgfleet migrate\n  pgfleet migrate --service trip --to 202501070002\n  pgfleet migrate --check                       # in CI: exit 5 when something is pending\n  pgfleet migrate --url postgresql://localhost/shop --dir migrations\n\nWith --url one database is migrated from one folder, without a manifest."
+    )]
+    Migrate(Migrate),
+    /// Show where every database stands
+    #[command(
+        after_help = "Examples:\n  pgfleet status\n  pgfleet status --service trip\n  pgfleet status --pending --check"
+    )]
+    Status(Status),
+    /// Undo migrations, newest first
+    #[command(
+        after_help = "Examples:\n  pgfleet revert --service trip --steps 1\n  pgfleet revert --service trip --to 202501070002\n  pgfleet revert --service trip --to 0          # everything"
+    )]
+    Revert(Revert),
+    /// Run seeds that are new or changed
+    Seed(Seed),
+    /// Make a new migration
+    Migration {
+        #[command(subcommand)]
+        verb: MigrationVerb,
+    },
+    /// Open psql on a service's database
+    #[command(
+        after_help = "Examples:\n  pgfleet psql trip\n  pgfleet psql trip --role readonly -- -c 'select * from trips'"
+    )]
+    Psql(Psql),
+    /// Prove that services cannot reach each other's databases
+    Isolation {
+        #[command(subcommand)]
+        verb: IsolationVerb,
+    },
+    /// Write the completion script of a shell
+    #[command(after_help = "Example:\n  pgfleet completions bash > /etc/bash_completion.d/pgfleet")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The folder; the present one by default
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) folder: Option<PathBuf>,
+    /// An example solution instead of an empty one
+    #[arg(long, value_name = "NAME", value_parser = ["masar"])]
+    pub(crate) template: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Return when everything is up instead of staying with the services
+    #[arg(long, short = 'd')]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Provision {
+    /// Print the statements and run none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// List every value
+    Show {
+        /// Say where each value comes from
+        #[arg(long)]
+        origin: bool,
+        /// Only keys that begin with this
+        prefix: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// Only this service; may be given several times
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["url", "dir"])]
+    pub(crate) service: Vec<String>,
+    /// Only the services' own databases, no tenants'
+    #[arg(long)]
+    pub(crate) hosts_only: bool,
+    /// The migration set; its history is pgfleet.<SET>_migrations
+    #[arg(long, value_name = "NAME")]
+    pub(crate) set: Option<String>,
+    /// Apply nothing above this version
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
+    /// Print what would run and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Exit with 5 when something is pending; change nothing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) check: bool,
+    /// Wait for the server (30 tries, 5 s apart, by default)
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Databases at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) concurrency: Option<u32>,
+    /// Give up when another run holds the lock for longer, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) lock_wait: Option<u64>,
+    /// One database: its connection string (without it, PGFLEET_URL)
+    #[arg(long, value_name = "URL", requires = "dir")]
+    pub(crate) url: Option<String>,
+    /// One database: the folder of its migrations
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// How the files in --dir are laid out, when it cannot be recognised
+    #[arg(long, value_name = "LAYOUT", requires = "dir")]
+    pub(crate) layout: Option<String>,
+    /// A seed property, NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) property: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Only this service, with every migration; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Vec<String>,
+    /// Only databases where something is pending
+    #[arg(long)]
+    pub(crate) pending: bool,
+    /// Only databases that failed or could not be asked
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Exit with 5 unless every database is current
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "goal", required = true, multiple = false)]
+pub(crate) struct RevertGoal {
+    /// Undo so many migrations
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: Option<u32>,
+    /// Undo everything above this version; 0 undoes everything
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revert {
+    /// The service
+    #[arg(long, value_name = "NAME", required_unless_present = "url")]
+    pub(crate) service: Option<String>,
+    #[command(flatten)]
+    pub(crate) goal: RevertGoal,
+    /// Print what would be undone and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// One database: its connection string
+    #[arg(long, value_name = "URL", requires = "dir", conflicts_with = "service")]
+    pub(crate) url: Option<String>,
+    /// One database: the folder of its migrations
+    #[arg(long, value_name = "FOLDER", requires = "url", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// One database: the migration set
+    #[arg(long, value_name = "NAME", requires = "url")]
+    pub(crate) set: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Seed {
+    /// Only this service; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Vec<String>,
+    /// A seed property, NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) property: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrationVerb {
+    /// Write an empty, correctly named migration with its way back
+    New {
+        /// What it does: "add rating to trips"
+        name: String,
+        /// The service
+        #[arg(long, value_name = "NAME")]
+        service: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Psql {
+    /// The service
+    pub(crate) service: String,
+    /// The role: app, readonly or migrator
+    #[arg(long, value_name = "ROLE", default_value = "app", value_parser = ["app", "readonly", "migrator"])]
+    pub(crate) role: String,
+    /// Arguments for psql
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IsolationVerb {
+    /// Try every service's roles on every database
+    Verify {
+        /// Show every role instead of one row per service
+        #[arg(long)]
+        all: bool,
+    },
+}

@@ -1,0 +1,252 @@
+//! `pgfleet migrate`: over the solution, or one database from one folder.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgfleet_control::Solution;
+use pgfleet_control::fleet::TargetReport;
+use pgfleet_migrate::{Options, Outcome, Report, Seeds, Set, Target, run};
+use pgfleet_postgres::Address;
+
+use crate::args::Migrate;
+use crate::context::{Context, properties, who};
+use crate::error::{CommandError, Exit, render_migration};
+use crate::talk::human;
+
+/// The set's name when one database is migrated without a manifest and none was given.
+pub(crate) const DEFAULT_SET: &str = "main";
+
+pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, CommandError> {
+    if let Some(folder) = &arguments.dir {
+        return one_database(context, arguments, folder).await;
+    }
+    let loaded = context.load()?;
+    let mut solution = Solution::open(loaded.manifest, &context.surroundings()).await?;
+    let mut options = solution.options().clone();
+    apply_flags(&mut options, arguments, solution.manifest.migrations.wait_attempts)?;
+    if let Some(set) = &arguments.set
+        && !arguments.service.contains(set)
+    {
+        return Err(CommandError::new(Exit::Usage, format!("there is no set {set} in the paths of these services"))
+            .hinted("a service's own set has the service's name"));
+    }
+    let concurrency = arguments.concurrency.unwrap_or(solution.manifest.migrations.concurrency);
+    let extra = properties(&arguments.property)?;
+    let began = Instant::now();
+    let count = solution.services(&arguments.service)?.len();
+    let progress = Arc::new(context.talk.progress(count, "migrating"));
+    let orderly = context.orderly();
+    let reports = solution.migrate(&arguments.service, &extra, &options, concurrency as usize, progress.clone()).await;
+    drop(orderly);
+    progress.finish();
+    let reports = reports?;
+    if !arguments.check && !arguments.dry_run {
+        record(context, &solution, "migrate", &reports).await;
+    }
+    if arguments.dry_run && !context.talk.json {
+        print_sql(context, &solution, &reports)?;
+    }
+    finish(context, &reports, began.elapsed(), arguments.check)
+}
+
+/// Writes the outcome to the control database; that it cannot be written undoes nothing.
+pub(crate) async fn record(context: &Context, solution: &Solution, action: &str, reports: &[TargetReport]) {
+    if let Err(error) = solution.record(action, reports).await {
+        context.talk.note(&format!("{error}: {}", error.causes().join(": ")));
+    }
+}
+
+fn apply_flags(options: &mut Options, arguments: &Migrate, wait_attempts: u32) -> Result<(), CommandError> {
+    options.to = arguments.to.as_deref().map(version).transpose()?;
+    options.dry_run = arguments.dry_run;
+    if arguments.check {
+        // Looks only, but with the choices of the manifest: an edited file fails the check.
+        options.dry_run = true;
+    }
+    if arguments.wait {
+        options.wait_attempts = wait_attempts;
+    }
+    options.lock_wait = arguments.lock_wait.map(Duration::from_secs);
+    Ok(())
+}
+
+/// Reads a version typed by the user.
+pub(crate) fn version(text: &str) -> Result<pgfleet_sql::version::Version, CommandError> {
+    text.parse().map_err(|error: pgfleet_sql::version::VersionError| {
+        CommandError::new(Exit::Usage, error.to_string()).hinted(error.hint())
+    })
+}
+
+/// Migrates one database from one folder; needs no manifest and no control database.
+async fn one_database(context: &Context, arguments: &Migrate, folder: &std::path::Path) -> Result<Exit, CommandError> {
+    let (target, set) = bare(arguments.url.as_deref(), folder, arguments.set.as_deref(), arguments.layout.as_deref())?;
+    let seeds = if arguments.property.is_empty() {
+        Seeds::default()
+    } else {
+        return Err(CommandError::new(Exit::Usage, "--property is for seeds, and --dir has none"));
+    };
+    let mut options = Options { who: who(), stop: context.stop.clone(), ..Options::default() };
+    apply_flags(&mut options, arguments, 30)?;
+    let progress = context.talk.progress(1, "migrating");
+    let began = Instant::now();
+    let orderly = context.orderly();
+    let result = run::migrate(&target, &set, &seeds, &options, &progress).await;
+    drop(orderly);
+    progress.finish();
+    let report = result?;
+    if arguments.dry_run && !context.talk.json {
+        print_scripts(context, &set, &report);
+    }
+    say_report(context, &report, began.elapsed());
+    if context.talk.json {
+        context.talk.json(&report)?;
+    }
+    Ok(if arguments.check && report.outcome == Outcome::Pending { Exit::Findings } else { Exit::Done })
+}
+
+/// Makes the target and set of `--url` and `--dir`.
+pub(crate) fn bare(
+    url: Option<&str>,
+    folder: &std::path::Path,
+    set: Option<&str>,
+    layout: Option<&str>,
+) -> Result<(Target, Set), CommandError> {
+    let from_environment = std::env::var("PGFLEET_URL").ok();
+    let url = url.or(from_environment.as_deref()).ok_or_else(|| {
+        CommandError::new(Exit::Usage, "--dir needs --url (or PGFLEET_URL)")
+            .hinted("pgfleet migrate --url postgresql://user@host/database --dir FOLDER")
+    })?;
+    let address = Address::parse(url)?;
+    let layout = layout.map(str::parse).transpose().map_err(|error: pgfleet_sql::layout::UnknownLayout| {
+        CommandError::new(Exit::Usage, error.to_string()).hinted(error.hint())
+    })?;
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let mut read = Set::read(set.unwrap_or(DEFAULT_SET), &folder, layout, BTreeMap::new())?;
+    read.named = set.is_some();
+    let mut target = Target::new(address.database(), address.clone());
+    target.admin = Some(address.with_database("postgres"));
+    Ok((target, read))
+}
+
+/// Says how one database's run ended.
+fn say_report(context: &Context, report: &Report, took: Duration) {
+    for note in &report.notes {
+        context.talk.note(&format!("{}: {note}", report.target));
+    }
+    let (name, took) = (&report.target, human(took));
+    let version = report.to.as_deref().unwrap_or("nothing applied");
+    let text = match report.outcome {
+        Outcome::UpToDate => format!("{name}: nothing to do, at {version} ({took})"),
+        Outcome::DoneByAnother => format!("{name}: another run did it, at {version} ({took})"),
+        Outcome::Pending => {
+            format!("{name}: {} pending, {} to seed; at {version}", report.pending.len(), report.pending_seeds.len())
+        }
+        Outcome::Applied => {
+            let seeded =
+                if report.seeded.is_empty() { String::new() } else { format!(", seeded {}", report.seeded.len()) };
+            format!("{name}: applied {}{seeded}, now at {version} ({took})", report.applied.len())
+        }
+    };
+    context.talk.say(&text);
+}
+
+/// Prints the SQL of a dry run for the whole solution.
+fn print_sql(context: &Context, solution: &Solution, reports: &[TargetReport]) -> Result<(), CommandError> {
+    for report in reports {
+        let Ok(done) = &report.result else { continue };
+        let jobs = solution.jobs(std::slice::from_ref(&report.service), &BTreeMap::new())?;
+        for job in jobs {
+            print_scripts(context, &job.set, done);
+        }
+    }
+    Ok(())
+}
+
+fn print_scripts(context: &Context, set: &Set, report: &Report) {
+    for label in &report.pending {
+        context.talk.data(&format!("-- {}: {label}", report.target));
+        let text = set
+            .migrations
+            .iter()
+            .find(|migration| migration.label() == *label)
+            .map(|migration| migration.up.text.as_str())
+            .or_else(|| {
+                set.repeatables
+                    .iter()
+                    .find(|repeatable| format!("R__{}", repeatable.description) == *label)
+                    .map(|repeatable| repeatable.script.text.as_str())
+            });
+        context.talk.data(text.unwrap_or_default().trim_end());
+    }
+}
+
+/// Tells how all databases ended and picks the exit code.
+pub(crate) fn finish(
+    context: &Context,
+    reports: &[TargetReport],
+    took: Duration,
+    check: bool,
+) -> Result<Exit, CommandError> {
+    let mut exit = Exit::Done;
+    let mut counts = (0, 0, 0, 0);
+    let mut errors = Vec::new();
+    for report in reports {
+        match &report.result {
+            Ok(done) => {
+                match done.outcome {
+                    Outcome::UpToDate | Outcome::DoneByAnother => counts.0 += 1,
+                    Outcome::Applied => counts.1 += 1,
+                    Outcome::Pending => counts.2 += 1,
+                }
+                say_report(context, done, report.took);
+            }
+            Err(error) => {
+                counts.3 += 1;
+                errors.push(render_migration(error));
+            }
+        }
+    }
+    if context.talk.json {
+        let documents: Vec<_> = reports.iter().map(document).collect();
+        context.talk.json(&documents)?;
+    }
+    for error in &errors {
+        context.talk.error(error);
+        exit = exit.max(error.exit);
+    }
+    if errors.iter().any(|error| error.exit == Exit::Failed) && exit < Exit::Interrupted {
+        exit = Exit::Failed;
+    }
+    if reports.len() > 1 {
+        let took = human(took);
+        context.talk.say(&format!(
+            "{} databases: {} changed, {} up to date, {} pending, {} failed ({took})",
+            reports.len(),
+            counts.1,
+            counts.0,
+            counts.2,
+            counts.3
+        ));
+    }
+    if exit == Exit::Done && check && counts.2 > 0 {
+        exit = Exit::Findings;
+    }
+    Ok(exit)
+}
+
+/// Renders one database's outcome for `--json`.
+pub(crate) fn document(report: &TargetReport) -> serde_json::Value {
+    let mut value = match &report.result {
+        Ok(done) => serde_json::json!(done),
+        Err(error) => serde_json::json!({
+            "target": report.service, "outcome": "failed", "error": error.to_string(), "causes": error.causes(),
+            "place": error.place().map(ToString::to_string), "sql_state": error.sql_state(), "hint": error.hint(),
+        }),
+    };
+    value["service"] = report.service.clone().into();
+    value["server"] = report.server.clone().into();
+    value["database"] = report.database.clone().into();
+    value["state"] = report.state().word().into();
+    value
+}

@@ -1,0 +1,42 @@
+//! The subcommands, one file each.
+
+mod config;
+mod down;
+mod init;
+mod isolation;
+mod migrate;
+mod migration;
+mod provision;
+mod psql;
+mod revert;
+mod seed;
+mod status;
+mod up;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, Command};
+use crate::context::Context;
+use crate::error::{CommandError, Exit};
+
+/// Runs one command and returns how it ended.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, CommandError> {
+    match command {
+        Command::Init(arguments) => init::run(context, &arguments),
+        Command::Up(arguments) => up::run(context, &arguments).await,
+        Command::Down => down::run(context).await,
+        Command::Provision(arguments) => provision::run(context, &arguments).await,
+        Command::Config { verb } => config::run(context, &verb),
+        Command::Migrate(arguments) => migrate::run(context, &arguments).await,
+        Command::Status(arguments) => status::run(context, &arguments).await,
+        Command::Revert(arguments) => revert::run(context, &arguments).await,
+        Command::Seed(arguments) => seed::run(context, &arguments).await,
+        Command::Migration { verb } => migration::run(context, &verb),
+        Command::Psql(arguments) => psql::run(context, &arguments).await,
+        Command::Isolation { verb } => isolation::run(context, &verb).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pgfleet", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `pgfleet seed`: runs seeds that are new or changed, where no migration is pending.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgfleet_migrate::{Outcome, run};
+
+use crate::args::Seed;
+use crate::commands::migrate::{finish, record};
+use crate::context::{Context, properties};
+use crate::error::{CommandError, Exit};
+
+pub(crate) async fn run(context: &Context, arguments: &Seed) -> Result<Exit, CommandError> {
+    let mut solution = context.open().await?;
+    let extra = properties(&arguments.property)?;
+    let concurrency = solution.manifest.migrations.concurrency as usize;
+    let count = solution.services(&arguments.service)?.len();
+    let progress = Arc::new(context.talk.progress(count, "seeding"));
+    // Seeds need the newest schema: `seed` seeds, it does not migrate.
+    let looking = run::looking(solution.options());
+    let looked = solution.migrate(&arguments.service, &extra, &looking, concurrency, progress.clone()).await?;
+    for report in &looked {
+        if let Ok(found) = &report.result
+            && found.outcome == Outcome::Pending
+            && !found.pending.is_empty()
+        {
+            return Err(CommandError::new(
+                Exit::Failed,
+                format!("cannot seed {}: {} migrations are pending", report.service, found.pending.len()),
+            )
+            .hinted("pgfleet migrate applies them and seeds"));
+        }
+    }
+    let began = Instant::now();
+    let orderly = context.orderly();
+    let options = solution.options().clone();
+    let reports = solution.migrate(&arguments.service, &extra, &options, concurrency, progress.clone()).await;
+    drop(orderly);
+    progress.finish();
+    let reports = reports?;
+    record(context, &solution, "seed", &reports).await;
+    finish(context, &reports, began.elapsed(), false)
+}

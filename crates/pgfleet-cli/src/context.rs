@@ -1,0 +1,116 @@
+//! What every command needs: the manifest, who works, how to talk, and Ctrl-C.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pgfleet_control::manifest::{self, Loaded, Manifest, Sources};
+use pgfleet_control::solution::{Solution, Surroundings};
+use pgfleet_migrate::options::{Stop, Who};
+
+use crate::args::Global;
+use crate::error::{CommandError, Exit};
+use crate::talk::Talk;
+
+/// The surroundings of one invocation.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) talk: Talk,
+    pub(crate) stop: Stop,
+    /// Whether a run is under way that ends by itself when asked to stop.
+    pub(crate) orderly: Arc<AtomicBool>,
+}
+
+/// Marks that a run is under way that ends by itself when asked; until dropped.
+pub(crate) struct Orderly(Arc<AtomicBool>);
+
+impl Drop for Orderly {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        Self { talk: Talk::new(&global), global, stop: Stop::default(), orderly: Arc::default() }
+    }
+
+    /// Says that what follows ends in an orderly way when asked to stop.
+    pub(crate) fn orderly(&self) -> Orderly {
+        self.orderly.store(true, Ordering::SeqCst);
+        Orderly(self.orderly.clone())
+    }
+
+    /// Loads the manifest; says which keys have no effect yet.
+    pub(crate) fn load(&self) -> Result<Loaded, CommandError> {
+        let loaded = Manifest::load(&self.sources()?)?;
+        for note in &loaded.unused {
+            self.talk.note(&note.to_string());
+        }
+        Ok(loaded)
+    }
+
+    fn sources(&self) -> Result<Sources, CommandError> {
+        let manifest = match &self.global.manifest {
+            Some(path) if path.is_dir() => path.join(manifest::FILE_NAME),
+            Some(path) => path.clone(),
+            None => find()?,
+        };
+        Ok(Sources {
+            manifest,
+            env_name: self.global.env.clone(),
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .filter(|(name, _)| name.starts_with("PGFLEET_"))
+                .collect(),
+            flags: Vec::new(),
+        })
+    }
+
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            who: who(),
+            key: std::env::var("PGFLEET_KEY").ok().filter(|key| !key.is_empty()).map(Into::into),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Loads the manifest and opens the solution with its servers running already.
+    pub(crate) async fn open(&self) -> Result<Solution, CommandError> {
+        let loaded = self.load()?;
+        Ok(Solution::open(loaded.manifest, &self.surroundings()).await?)
+    }
+}
+
+/// Looks for the manifest here and in the folders above.
+fn find() -> Result<PathBuf, CommandError> {
+    let here = std::env::current_dir().map_err(|error| {
+        CommandError::new(Exit::Configuration, "the present folder cannot be read").cause(error.to_string())
+    })?;
+    manifest::find(&here).ok_or_else(|| {
+        CommandError::new(Exit::Configuration, format!("there is no {} here or above", manifest::FILE_NAME))
+            .hinted("make one: pgfleet init, or name it: --manifest FILE")
+    })
+}
+
+/// Returns who works, for the audit columns.
+pub(crate) fn who() -> Who {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .ok()
+        .flatten()
+        .map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name);
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    Who { user, host }
+}
+
+/// Reads `NAME=VALUE` pairs.
+pub(crate) fn properties(pairs: &[String]) -> Result<std::collections::BTreeMap<String, String>, CommandError> {
+    pairs
+        .iter()
+        .map(|pair| {
+            pair.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .ok_or_else(|| CommandError::new(Exit::Usage, format!("--property {pair}: expected NAME=VALUE")))
+        })
+        .collect()
+}
