@@ -75,6 +75,8 @@ pub struct Pair {
 pub struct Finding {
     /// The server.
     pub server: String,
+    /// The database that is open to everybody, when that is the finding.
+    pub public_database: Option<String>,
     /// What is wrong.
     pub message: String,
     /// What to do.
@@ -95,6 +97,13 @@ impl Proof {
     pub fn is_tight(&self) -> bool {
         self.findings.is_empty()
             && !self.pairs.iter().any(|pair| matches!(pair.verdict, Verdict::Open | Verdict::LockedOut))
+    }
+
+    /// Returns whether a database is open to everybody, which a finding says once for all roles.
+    pub fn open_to_public(&self, server: &str, database: &str) -> bool {
+        self.findings
+            .iter()
+            .any(|finding| finding.server == server && finding.public_database.as_deref() == Some(database))
     }
 
     /// Returns the databases in the order of the matrix's columns: the services', then the others.
@@ -259,8 +268,9 @@ async fn read_findings(
     desired: &DesiredServer,
 ) -> Result<Vec<Finding>, pgfleet_postgres::Error> {
     let mut findings = Vec::new();
+    let mut public = Vec::new();
     let mut add = |message: String, hint: String| {
-        findings.push(Finding { server: desired.server.clone(), message, hint });
+        findings.push(Finding { server: desired.server.clone(), public_database: None, message, hint });
     };
     let ours: Vec<String> = desired
         .databases
@@ -297,7 +307,12 @@ async fn read_findings(
                     pgfleet_postgres::quote_ident(name)
                 )
             };
-            add(format!("PUBLIC may connect to database {name}"), hint);
+            public.push(Finding {
+                server: desired.server.clone(),
+                public_database: Some(name.to_owned()),
+                message: format!("PUBLIC may connect to database {name}"),
+                hint,
+            });
         }
     }
     let rows = connection
@@ -347,5 +362,6 @@ async fn read_findings(
             format!("select pg_terminate_backend({})", text(0)),
         );
     }
-    Ok(findings)
+    public.extend(findings);
+    Ok(public)
 }
