@@ -326,11 +326,11 @@ async fn read_findings(
         let (member, group) = (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
         let wanted = desired.databases.iter().any(|d| d.roles.migrator == member && d.roles.owner == group);
         if !wanted {
-            let hint = if group == META || group.starts_with("pg_") || ours.contains(&quote_literal(group)) {
+            let hint = if group == META || ours.contains(&quote_literal(group)) {
                 heal.clone()
             } else {
                 let (group, member) = (pgfleet_postgres::quote_ident(group), pgfleet_postgres::quote_ident(member));
-                format!("REVOKE {group} FROM {member}")
+                format!("as a superuser: REVOKE {group} FROM {member}")
             };
             add(format!("role {member} is a member of {group}"), hint);
         }

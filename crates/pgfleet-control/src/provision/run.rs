@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::desired::{DesiredDatabase, DesiredServer};
 use super::state::{ContentState, ServerState, read_content, read_lacking, read_server};
-use super::steps::{Step, conflicts, content_steps, server_steps};
+use super::steps::{Step, conflicts, content_steps, owns_meta, server_steps};
 use crate::error::{Error, ErrorKind};
 use crate::roles::{Login, META};
 use crate::vault::{Credential, Vault};
@@ -105,7 +105,9 @@ async fn with(
                 _ => None,
             };
             let content = content.unwrap_or_else(|| fresh(&database.roles.owner));
-            provisioned.statements.extend(content_steps(database, &content).iter().map(Statement::from));
+            provisioned
+                .statements
+                .extend(content_steps(database, &content, owns_meta(&state)).iter().map(Statement::from));
         }
         return Ok(provisioned);
     }
@@ -126,7 +128,7 @@ async fn with(
         state = read_server(connection, &roles).await.map_err(|error| failed(&error))?;
     }
     for database in &desired.databases {
-        inside(admin, database, vault, &mut provisioned).await?;
+        inside(admin, database, vault, owns_meta(&state), &mut provisioned).await?;
         if let Some(found) = state.databases.get(&database.name) {
             provisioned.oids.insert(database.name.clone(), found.oid);
         }
@@ -197,9 +199,9 @@ async fn password_works(
     database: &DesiredDatabase,
     state: &ServerState,
 ) -> bool {
-    // A role that may not log in is not asked for a password at all.
+    // Nobody can use the password of a role that may not log in: setting it again harms nobody.
     if state.roles.get(role).is_some_and(|found| !found.login) {
-        return true;
+        return false;
     }
     let address = admin.with_user(role, Some(credential.password.clone())).with_database(&database.name);
     match connect(&address, &Purpose::new("pgfleet provision")).await {
@@ -317,13 +319,14 @@ async fn inside(
     admin: &Address,
     database: &DesiredDatabase,
     vault: &Vault,
+    with_meta: bool,
     provisioned: &mut Provisioned,
 ) -> Result<(), Error> {
     let connection = open(admin, database).await?;
     let failed =
         |error: &pgfleet_postgres::Error| Error::postgres(format!("cannot read database {}", database.name), error);
     let content = read_inside(&connection, database).await.map_err(|error| failed(&error))?;
-    let steps = content_steps(database, &content);
+    let steps = content_steps(database, &content, with_meta);
     if !steps.is_empty() {
         let here = DesiredServer {
             solution: String::new(),
@@ -334,7 +337,7 @@ async fn inside(
         // Held inside this database, so that two provisioners do not change one catalog row at once.
         take_lock(&connection, &here).await?;
         let content = read_inside(&connection, database).await.map_err(|error| failed(&error))?;
-        execute(&connection, &content_steps(database, &content), &here, vault, provisioned).await?;
+        execute(&connection, &content_steps(database, &content, with_meta), &here, vault, provisioned).await?;
     }
     connection.close().await;
     Ok(())

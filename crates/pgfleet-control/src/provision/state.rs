@@ -37,6 +37,10 @@ pub struct RoleState {
     pub comment: String,
     /// Its password's verifier; none when we may not see it.
     pub verifier: Option<String>,
+    /// Whether we may act as it, with its rights.
+    pub acts: bool,
+    /// Whether we may let ourselves act as it.
+    pub grantable: bool,
 }
 
 /// One database.
@@ -94,6 +98,16 @@ pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<Se
     // Only a superuser sees verifiers; for others the view shows asterisks.
     let (source, verifier) =
         if state.superuser { ("pg_catalog.pg_authid", "r.rolpassword") } else { ("pg_catalog.pg_roles", "NULL::text") };
+    // Before 16 the right to make roles is the right to grant them all; since then only who made a
+    // role may.
+    let (acts, grantable) = if state.version >= 160_000 {
+        (
+            "pg_catalog.pg_has_role(r.oid, 'SET') AND pg_catalog.pg_has_role(r.oid, 'USAGE')",
+            "pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')",
+        )
+    } else {
+        ("pg_catalog.pg_has_role(r.oid, 'USAGE')", "true")
+    };
     let rows = connection
         .simple(&format!(
             "SELECT r.rolname, r.rolcanlogin::int, \
@@ -101,7 +115,8 @@ pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<Se
                               CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END, \
                               CASE WHEN r.rolreplication THEN 'REPLICATION' END, \
                               CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END), \
-                    coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), ''), {verifier} \
+                    coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), ''), {verifier}, \
+                    ({acts})::int, ({grantable})::int \
              FROM {source} r WHERE r.rolname IN ({names})"
         ))
         .await?;
@@ -112,6 +127,8 @@ pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<Se
             powers,
             comment: text(row, 3),
             verifier: row.get(4).map(str::to_owned),
+            acts: row.get(5) == Some("1"),
+            grantable: row.get(6) == Some("1"),
         };
         state.roles.insert(text(row, 0), role);
     }

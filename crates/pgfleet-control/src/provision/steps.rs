@@ -98,10 +98,15 @@ pub fn server_steps(desired: &DesiredServer, state: &ServerState, resets: &BTree
         role_steps(&mut steps, desired, database, state, resets, &ours);
     }
     if !state.superuser {
-        // Without it we could not give databases to the owners, nor change what they own.
+        // Without it we could not give databases to the owners, nor change what they own. A role
+        // that exists and that we may not grant ourselves is somebody else's: see `owns_meta`.
+        let options = if state.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
         for group in desired.databases.iter().map(|d| d.roles.owner.as_str()).chain([META]) {
-            if !state.memberships.contains(&(state.admin.clone(), group.to_owned())) || needs_set(state, group) {
-                let options = if state.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+            let wanted = match state.roles.get(group) {
+                None => true,
+                Some(role) => !role.acts && (role.grantable || group != META),
+            };
+            if wanted {
                 steps.push(Step::new(format!("GRANT {} TO CURRENT_USER{options}", quote_ident(group))));
             }
         }
@@ -113,11 +118,12 @@ pub fn server_steps(desired: &DesiredServer, state: &ServerState, resets: &BTree
     steps
 }
 
-/// From 16 on the maker of a role is its member with the right to grant only: the grant of the
-/// rights to act as it is a second row that the catalog query folds into one. Granting again is
-/// harmless, so a role that was just made is granted once more.
-fn needs_set(state: &ServerState, group: &str) -> bool {
-    state.version >= 160_000 && !state.roles.contains_key(group)
+/// Whether pgfleet's own schema can belong to the role made for it.
+///
+/// From 16 on only who made that role may use it: another administrator on the same server keeps
+/// the schema, which no service owns either way.
+pub fn owns_meta(state: &ServerState) -> bool {
+    state.superuser || state.roles.get(META).is_none_or(|role| role.acts || role.grantable)
 }
 
 fn role_steps(
@@ -146,7 +152,9 @@ fn role_steps(
                 if login != found.login {
                     steps.push(Step::new(format!("ALTER ROLE {quoted} {word}")));
                 }
-                for power in &found.powers {
+                // Taking these back is a superuser's right; `isolation verify` names what we leave.
+                let takes = |power: &str| state.superuser || matches!(power, "CREATEDB" | "CREATEROLE");
+                for power in found.powers.iter().filter(|power| takes(power)) {
                     steps.push(Step::new(format!("ALTER ROLE {quoted} NO{power}")));
                 }
                 if login && resets.contains(role) {
@@ -161,7 +169,9 @@ fn role_steps(
         }
         for (member, group) in state.memberships.iter().filter(|(member, _)| member == role) {
             let wanted = *member == roles.migrator && *group == roles.owner;
-            if !wanted && (ours.contains(group.as_str()) || DANGEROUS.contains(&group.as_str()) || group == META) {
+            let ours = ours.contains(group.as_str()) || group == META;
+            let dangerous = DANGEROUS.contains(&group.as_str()) && (state.superuser || state.version < 160_000);
+            if !wanted && (ours || dangerous) {
                 steps.push(Step::new(format!("REVOKE {} FROM {}", quote_ident(group), quote_ident(member))));
             }
         }
@@ -292,7 +302,9 @@ fn maintenance_steps(steps: &mut Vec<Step>, desired: &DesiredServer, state: &Ser
 }
 
 /// Returns the steps inside one database.
-pub fn content_steps(database: &DesiredDatabase, state: &ContentState) -> Vec<Step> {
+///
+/// `with_meta`: see [`owns_meta`].
+pub fn content_steps(database: &DesiredDatabase, state: &ContentState, with_meta: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut push = |sql: String| steps.push(Step::inside(&database.name, sql));
     let roles = &database.roles;
@@ -304,7 +316,8 @@ pub fn content_steps(database: &DesiredDatabase, state: &ContentState) -> Vec<St
         })
     };
     if !state.schemas.contains_key("pgfleet") {
-        push(format!("CREATE SCHEMA pgfleet AUTHORIZATION {}", quote_ident(META)));
+        let owner = if with_meta { format!(" AUTHORIZATION {}", quote_ident(META)) } else { String::new() };
+        push(format!("CREATE SCHEMA pgfleet{owner}"));
     }
     for (grantee, right) in
         [(&roles.owner, "USAGE"), (&roles.owner, "CREATE"), (&roles.app, "USAGE"), (&roles.readonly, "USAGE")]

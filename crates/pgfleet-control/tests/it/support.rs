@@ -1,0 +1,124 @@
+//! A solution per test on a shared server, with names that nobody else has.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgfleet_control::Solution;
+use pgfleet_control::manifest::{Manifest, Sources};
+use pgfleet_control::solution::Surroundings;
+use pgfleet_local::testing::{TestDatabase, TestServer};
+use pgfleet_migrate::event::Silent;
+use pgfleet_postgres::{Address, Connection, Purpose, connect, quote_ident};
+
+/// Who provisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admin {
+    Superuser,
+    /// May create databases and roles, and nothing else.
+    Creator,
+}
+
+/// A solution of two services on a test server.
+pub(crate) struct Town {
+    pub(crate) server: TestServer,
+    // Leftovers are swept by the prefix of its name.
+    pub(crate) anchor: TestDatabase,
+    pub(crate) folder: tempfile::TempDir,
+    admin_url: String,
+}
+
+impl Town {
+    pub(crate) async fn new(major: u32, admin: Admin) -> Self {
+        let server = TestServer::shared_version(major).await;
+        let anchor = server.database().await;
+        let folder = tempfile::tempdir().unwrap();
+        let admin_url = match admin {
+            Admin::Superuser => server.superuser_url("postgres"),
+            Admin::Creator => {
+                let role = format!("{}_dba", anchor.name);
+                let superuser = open(&server.superuser_url("postgres")).await;
+                superuser
+                    .execute_all(&format!(
+                        "CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD 'secret'",
+                        quote_ident(&role)
+                    ))
+                    .await
+                    .unwrap();
+                // Other tests close `postgres` to the public.
+                superuser
+                    .execute_all(&format!("GRANT CONNECT ON DATABASE postgres TO {}", quote_ident(&role)))
+                    .await
+                    .unwrap();
+                format!("postgresql://{role}:secret@127.0.0.1:{}/postgres", server.port())
+            }
+        };
+        let town = Self { server, anchor, folder, admin_url };
+        town.write_manifest("", "");
+        for service in ["trip", "user"] {
+            let migrations = town.service_folder(service).join("migrations");
+            std::fs::create_dir_all(&migrations).unwrap();
+            std::fs::write(
+                migrations.join("1_things.sql"),
+                "create table things (id bigserial primary key, name text not null);",
+            )
+            .unwrap();
+        }
+        town
+    }
+
+    /// Returns the unique name of a service.
+    pub(crate) fn service(&self, short: &str) -> String {
+        format!("{}_{short}", self.anchor.name)
+    }
+
+    fn service_folder(&self, short: &str) -> PathBuf {
+        self.folder.path().join("services").join(self.service(short))
+    }
+
+    /// Writes the manifest; `solution` and `trip` are added to their sections.
+    pub(crate) fn write_manifest(&self, solution: &str, trip: &str) {
+        let text = format!(
+            "[solution]\nname = \"{anchor}\"\n{solution}\n[servers.main]\nurl = \"{url}\"\n\
+             [control]\ndatabase = \"{anchor}_control\"\n[services.{t}]\n{trip}\n[services.{u}]\n",
+            anchor = self.anchor.name,
+            url = self.admin_url,
+            t = self.service("trip"),
+            u = self.service("user"),
+        );
+        std::fs::write(self.folder.path().join("pgfleet.toml"), text).unwrap();
+    }
+
+    /// Opens the solution anew, as another process would.
+    pub(crate) async fn open(&self) -> Solution {
+        let sources = Sources { manifest: self.folder.path().join("pgfleet.toml"), ..Sources::default() };
+        let loaded = Manifest::load(&sources).unwrap();
+        Solution::open(loaded.manifest, &Surroundings::default()).await.unwrap()
+    }
+
+    /// Provisions and returns the statements that ran.
+    pub(crate) async fn provision(&self) -> Vec<String> {
+        let done =
+            self.open().await.provision(false).await.unwrap_or_else(|error| panic!("{error}: {:?}", error.causes()));
+        done.into_iter().flat_map(|server| server.statements).map(|statement| statement.sql).collect()
+    }
+
+    /// Migrates everything.
+    pub(crate) async fn migrate(&self) {
+        let mut solution = self.open().await;
+        let options = solution.options().clone();
+        let reports =
+            solution.migrate(&[], &std::collections::BTreeMap::new(), &options, 4, Arc::new(Silent)).await.unwrap();
+        for report in reports {
+            report.result.unwrap_or_else(|error| panic!("{error}: {:?}", error.causes()));
+        }
+    }
+
+    /// Connects as the test server's superuser.
+    pub(crate) async fn superuser(&self, database: &str) -> Connection {
+        open(&self.server.superuser_url(database)).await
+    }
+}
+
+pub(crate) async fn open(url: &str) -> Connection {
+    connect(&Address::parse(url).unwrap(), &Purpose::new("test")).await.unwrap()
+}
