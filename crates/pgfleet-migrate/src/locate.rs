@@ -35,6 +35,12 @@ pub(crate) fn locate(
             let statement = unit.statements.iter().rposition(|statement| statement.start <= offset);
             return Located { statement, place: Some(place(unit.script, unit.source_offset(offset))) };
         }
+        // An unfinished last statement runs on into the text that we put behind the file.
+        if byte > part.end && completed < unit.statements.len() {
+            let end = unit.sql.trim_end().len();
+            let statement = unit.statements.len().checked_sub(1);
+            return Located { statement, place: Some(place(unit.script, unit.source_offset(end))) };
+        }
     }
     // Without a position the statement is the one after the last finished.
     let Some(statement) = unit.statements.get(completed) else {

@@ -5,15 +5,18 @@
 //! fails would open no transaction block, and the next message would be applied over the gap.
 //!
 //! Each step begins with a row that carries its number, so that the answers can be told apart
-//! whatever the file's own statements return.
+//! whatever the file's own statements return: the row's column bears the run's random id.
+
+use pgfleet_sql::lexer;
 
 use crate::unit::Unit;
 
-/// The name of the column that carries the number of a step.
-pub(crate) const STEP_COLUMN: &str = "pgfleet_step";
-
-/// Statements of ours before a file's first: `BEGIN` and the `SELECT` with the number.
+/// Statements of ours before a file's first, counted from the one that completes next to the row
+/// with the number: `BEGIN` and what returned the row.
 pub(crate) const BEFORE: usize = 2;
+
+/// Statements of ours behind a file's last, besides those that record it.
+const BEHIND: usize = 4;
 
 /// Most bytes in one message; a larger file makes a message of its own.
 const LARGEST: usize = 4 << 20;
@@ -23,41 +26,71 @@ pub(crate) struct Message {
     pub(crate) text: String,
     /// For each unit where its SQL stands in `text`.
     pub(crate) parts: Vec<std::ops::Range<usize>>,
+    /// The name of the column that carries the number of a step.
+    pub(crate) column: String,
+}
+
+/// Returns how many statements the server completes for one unit, its `COMMIT` included.
+pub(crate) fn completions(unit: &Unit<'_>) -> usize {
+    BEFORE + unit.statements.len() + unit.record_statements + BEHIND
+}
+
+/// Whether the first statement chooses the transaction's properties, which the server allows
+/// before the first query only.
+fn sets_transaction(unit: &Unit<'_>) -> bool {
+    let Some(first) = unit.statement(0) else { return false };
+    let mut words = lexer::significant(first).take(3).map(|token| token.text(first));
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case("set"))
+        && words.any(|word| {
+            let word = word.to_ascii_lowercase();
+            word == "transaction" || word.starts_with("transaction_")
+        })
 }
 
 impl Message {
     /// Composes one message of as many units as fit.
     ///
-    /// `flush_last`: the last unit's commit must be on disk, with everything before it.
-    pub(crate) fn compose(units: &[Unit<'_>], flush_last: bool) -> Self {
+    /// `run`: the run's id. `flush_last`: the last unit's commit must be on disk, with everything
+    /// before it.
+    pub(crate) fn compose(units: &[Unit<'_>], run: &str, flush_last: bool) -> Self {
+        let column = format!("pgfleet_step.s{}", run.replace('-', ""));
         let mut text = String::new();
         let mut parts = Vec::new();
         for (number, unit) in units.iter().enumerate() {
             if number > 0 && text.len() + unit.sql.len() > LARGEST {
                 break;
             }
-            let flush = if flush_last && number + 1 == units.len() {
-                ",pg_catalog.set_config('synchronous_commit','on',true)"
+            let lock_timeout = unit.lock_timeout.as_millis();
+            if sets_transaction(unit) {
+                // No query may come first, so the row is that of a `SHOW`; the time at which the
+                // step began stays unknown.
+                text.push_str(&format!(
+                    "BEGIN;SET LOCAL lock_timeout='{lock_timeout}ms';\
+                     SET LOCAL {column}='{number}';SHOW {column};\n"
+                ));
             } else {
-                ""
-            };
-            text.push_str(&format!(
-                "BEGIN;SELECT {number} AS {STEP_COLUMN},\
-                 pg_catalog.set_config('lock_timeout','{}ms',true),\
-                 pg_catalog.set_config('pgfleet.started',\
-                 extract(epoch FROM pg_catalog.clock_timestamp())::text,true){flush};\n",
-                unit.lock_timeout.as_millis()
-            ));
+                text.push_str(&format!(
+                    "BEGIN;SELECT {number} AS \"{column}\",\
+                     pg_catalog.set_config('lock_timeout','{lock_timeout}ms',true),\
+                     pg_catalog.set_config('pgfleet.started',\
+                     extract(epoch FROM pg_catalog.clock_timestamp())::text,true);\n"
+                ));
+            }
             let start = text.len();
             text.push_str(&unit.sql);
             parts.push(start..text.len());
             // The line break ends a comment on the file's last line. A role that the file left
-            // behind must not write the record; its settings go after it, since they hold the
-            // time at which the step began.
-            text.push_str("\n;RESET ROLE;");
+            // behind must not write the record, and its time-out must not end it; its other
+            // settings go after it, since ours hold the time at which the step began.
+            text.push_str("\n;RESET ROLE;RESET statement_timeout;");
             text.push_str(&unit.record);
-            text.push_str(";RESET ALL;COMMIT;\n");
+            text.push_str(";RESET ALL;");
+            if flush_last && number + 1 == units.len() {
+                // Behind the `RESET ALL`, which would undo it.
+                text.push_str("SET LOCAL synchronous_commit=on;");
+            }
+            text.push_str("COMMIT;\n");
         }
-        Self { text, parts }
+        Self { text, parts, column }
     }
 }

@@ -104,6 +104,17 @@ pub struct Who {
     pub host: String,
 }
 
+impl Options {
+    /// Returns how long a file's statements may wait for a lock.
+    ///
+    /// Without a transaction the default is for ever: `CREATE INDEX CONCURRENTLY` waits for every
+    /// older transaction as for a lock, and giving up leaves an invalid index behind.
+    pub(crate) fn lock_timeout_of(&self, annotations: &pgfleet_sql::annotation::Annotations) -> Duration {
+        let default = if annotations.no_transaction { Duration::ZERO } else { self.lock_timeout };
+        annotations.lock_timeout.unwrap_or(default)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

@@ -46,6 +46,9 @@ pub struct Entry {
     pub applied_at: Option<String>,
     /// Whether it can be reverted.
     pub reversible: bool,
+    /// The version as the history has it, which may have other leading zeros than the file.
+    #[serde(skip)]
+    pub(crate) recorded: Option<String>,
 }
 
 impl Entry {
@@ -120,6 +123,7 @@ impl Plan {
                 state,
                 applied_at: row.map(|row| row.applied_at.clone()),
                 reversible: migration.down.is_some() || row.is_some_and(|row| row.reversible),
+                recorded: row.map(|row| row.version.clone()),
             };
             entries.insert(migration.version.clone(), (entry, Some(index)));
         }
@@ -131,6 +135,7 @@ impl Plan {
                 state: if ahead { State::Ahead } else { State::Missing },
                 applied_at: Some(row.applied_at.clone()),
                 reversible: row.reversible,
+                recorded: Some(row.version.clone()),
             };
             entries.insert(version, (entry, None));
         }
@@ -165,6 +170,7 @@ impl Plan {
                 state,
                 applied_at: row.map(|row| row.applied_at.clone()),
                 reversible: false,
+                recorded: row.map(|row| row.version.clone()),
             });
         }
         Self { entries, steps, notes, current }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use pgfleet_postgres::Connection;
-use pgfleet_postgres::lock::{self, LockKey};
 use pgfleet_sql::layout::Script;
 use pgfleet_sql::version::Version;
 
@@ -12,7 +11,7 @@ use crate::event::{Event, Observer};
 use crate::history::Row;
 use crate::options::Options;
 use crate::report::{Outcome, Report};
-use crate::run::{Opened, open, retrying};
+use crate::run::{Opened, open, retrying, stopped_in_the_middle};
 use crate::set::Set;
 use crate::store;
 use crate::target::Target;
@@ -74,21 +73,10 @@ async fn with(
     began: Instant,
 ) -> Result<Report, Error> {
     let failed = |error| Error::connection(format!("cannot revert {}", target.name), error);
-    let mut attempt = 0;
-    while !lock::try_lock(connection, LockKey::Migrate).await.map_err(failed)? {
-        if attempt == 0 {
-            let holder = lock::holder(connection, LockKey::Migrate).await.map_err(failed)?;
-            observer.event(&target.name, &Event::LockHeld { holder });
-        }
-        attempt += 1;
-        let pause = pgfleet_postgres::retry::backoff(
-            attempt,
-            std::time::Duration::from_millis(20),
-            std::time::Duration::from_millis(500),
-        );
-        if options.stop.sleep(pause).await {
-            return Err(Error::new(ErrorKind::Stopped, format!("stopped while waiting for {}", target.name)));
-        }
+    // A dry run only looks.
+    if !options.dry_run {
+        let held = crate::lock::acquire(connection, target, options, observer, || async { Ok(None::<()>) }).await?;
+        debug_assert!(held.is_none(), "nothing settles a revert but the lock");
     }
     let rows = store::look(connection, &set.history, false).await.map_err(failed)?.rows.unwrap_or_default();
     let (chosen, stays) = choose(&rows, goal, target)?;
@@ -112,10 +100,11 @@ async fn with(
             style: set.placeholder_style(),
             values: &set.placeholders,
             no_transaction: annotations.no_transaction,
-            lock_timeout: annotations.lock_timeout.unwrap_or(options.lock_timeout),
+            lock_timeout: options.lock_timeout_of(&annotations),
             target: &target.name,
         })?;
         unit.record = set.history.revert_sql(&row.version, &row.description, &options.who, &run);
+        unit.record_statements = 2;
         units.push(unit);
     }
     let labels: Vec<String> = units.iter().map(|unit| unit.label.clone()).collect();
@@ -139,6 +128,15 @@ async fn with(
     } else if options.dry_run {
         report.pending = labels;
     } else {
+        store::ensure(connection, &set.history, true).await.map_err(failed)?;
+        if units.iter().any(|unit| unit.no_transaction) {
+            let interrupted = store::interrupted(connection, &set.history).await.map_err(failed)?;
+            for unit in units.iter().filter(|unit| unit.no_transaction) {
+                if let Some((_, done)) = interrupted.iter().find(|(version, _)| *version == unit.version) {
+                    return Err(stopped_in_the_middle(Action::Revert, &unit.label, target, *done));
+                }
+            }
+        }
         observer.event(&target.name, &Event::Planned { steps: units.len() });
         let work = Work { connection, target: &target.name, table: &set.history, options, run: &run, observer };
         work.apply(&units).await?;

@@ -1,6 +1,6 @@
 //! One run on one target: look, lock, look again, apply, seed, flush.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pgfleet_postgres::lock::{self, LockKey};
 use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, connect, quote_ident, retry};
@@ -8,7 +8,7 @@ use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, c
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Observer};
 use crate::history::Record;
-use crate::options::{OnAhead, OnChanged, OnOutOfOrder, Options, RetryOn};
+use crate::options::{Durability, OnAhead, OnChanged, OnOutOfOrder, Options, RetryOn};
 use crate::plan::{Plan, State, Step};
 use crate::report::{Outcome, Report};
 use crate::seed::Seeds;
@@ -17,9 +17,6 @@ use crate::store::{self, Look};
 use crate::target::Target;
 use crate::unit::{Action, Draft, Unit};
 use crate::work::Work;
-
-/// First and longest pause between two tries to get another run's lock.
-const LOCK_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// Migrates and seeds one target.
 ///
@@ -67,7 +64,8 @@ where
             Err(error) => error,
         };
         let again = match options.retry_on {
-            RetryOn::Transient => error.is_retryable() && !never_reached(&error),
+            // Once it was there, a server that cannot be reached is one that comes back.
+            RetryOn::Transient => error.is_retryable() && !(attempt == 1 && never_reached(&error)),
             RetryOn::Any => !matches!(error.kind(), ErrorKind::Stopped),
         };
         if !again || attempt >= options.max_tries || options.stop.is_asked() {
@@ -112,8 +110,13 @@ impl Run<'_> {
             Opened::Connected { connection, created } => (connection, created),
             Opened::Missing => {
                 let plan = Plan::new(self.set, &[], self.options);
-                let looked = Looked { plan, seeds: (0..self.seeds.files.len()).collect(), has_history: false };
+                let mut looked = Looked { plan, seeds: (0..self.seeds.files.len()).collect(), has_history: false };
+                if self.options.dry_run {
+                    looked.plan.check(self.set, &self.target.name, self.options)?;
+                    self.units(&looked, &[])?;
+                }
                 let mut report = self.report(Outcome::Pending, &looked, false, began);
+                report.entries = looked.plan.entries;
                 report.notes.push("the database does not exist".to_owned());
                 return Ok(report);
             }
@@ -144,31 +147,49 @@ impl Run<'_> {
             return Ok(self.report(Outcome::UpToDate, &looked, created, began));
         }
         // Files are checked before the lock is asked for: a typing error must not make others wait.
-        self.units(&looked, &[])?;
+        let units = self.units(&looked, &[])?;
         if let Some(finished) = self.lock(connection).await? {
+            self.flush(connection).await?;
             return Ok(self.report(Outcome::DoneByAnother, &finished, created, began));
         }
-        let result = self.locked(connection, created, began).await;
+        let result = self.locked(connection, created, began, (looked, units)).await;
         // Freed at once for those who poll; if this fails, closing the connection frees it.
         let _freed = lock::unlock(connection, LockKey::Migrate).await;
         result
     }
 
     /// What happens under the lock; nothing read before counts.
-    async fn locked(&self, connection: &Connection, created: bool, began: Instant) -> Result<Report, Error> {
+    ///
+    /// `ready` is what was made of the plan before: where the plan is the same still, a large file
+    /// need not be read again.
+    async fn locked(
+        &self,
+        connection: &Connection,
+        created: bool,
+        began: Instant,
+        ready: (Looked, Vec<Unit<'_>>),
+    ) -> Result<Report, Error> {
         let mut looked = self.look(connection).await?;
         self.check(connection, &mut looked).await?;
         if looked.plan.is_empty() && looked.seeds.is_empty() {
+            self.flush(connection).await?;
             return Ok(self.report(Outcome::DoneByAnother, &looked, created, began));
         }
         if !looked.has_history {
             self.refuse_other_history(connection).await?;
-            store::ensure(connection, &self.set.history).await.map_err(|error| {
-                Error::connection(format!("cannot make the history in {}", self.target.name), error)
-            })?;
+            if let Some(schema) = &self.target.schema {
+                store::ensure_schema(connection, schema).await.map_err(|error| {
+                    Error::connection(format!("cannot make the schema {schema} in {}", self.target.name), error)
+                })?;
+            }
         }
+        store::ensure(connection, &self.set.history, looked.has_history)
+            .await
+            .map_err(|error| Error::connection(format!("cannot make the history in {}", self.target.name), error))?;
         let interrupted = self.interrupted(connection, &looked).await?;
-        let units = self.units(&looked, &interrupted)?;
+        let (before, units) = ready;
+        let same = before.plan.steps == looked.plan.steps && before.seeds == looked.seeds;
+        let units = if same && interrupted.is_empty() { units } else { self.units(&looked, &interrupted)? };
         self.observer.event(&self.target.name, &Event::Planned { steps: units.len() });
         let work = Work {
             connection,
@@ -224,7 +245,8 @@ impl Run<'_> {
             let Ok(version) = entry.version.parse() else { continue };
             let Some(migration) = self.set.find(&version) else { continue };
             // The difference is a help; without it the error stands as it is.
-            if let Ok(Some((applied, _))) = store::texts(connection, &self.set.history, &entry.version).await {
+            let recorded = entry.recorded.as_deref().unwrap_or(&entry.version);
+            if let Ok(Some((applied, _))) = store::texts(connection, &self.set.history, recorded).await {
                 error = error.cause(difference(&applied, &migration.up.text));
             }
         }
@@ -241,8 +263,10 @@ impl Run<'_> {
                     let migration = &self.set.migrations[index];
                     self.required(migration)?;
                     let version = migration.version.to_string();
-                    if let Some((_, done)) = interrupted.iter().find(|(found, _)| *found == version) {
-                        return Err(self.stopped_in_the_middle(&migration.label(), *done));
+                    if migration.annotations.no_transaction
+                        && let Some((_, done)) = interrupted.iter().find(|(found, _)| *found == version)
+                    {
+                        return Err(stopped_in_the_middle(Action::Apply, &migration.label(), self.target, *done));
                     }
                     let mut unit = self.unit(
                         Action::Apply,
@@ -335,7 +359,7 @@ impl Run<'_> {
             style: self.set.placeholder_style(),
             values: &self.set.placeholders,
             no_transaction: annotations.no_transaction,
-            lock_timeout: annotations.lock_timeout.unwrap_or(self.options.lock_timeout),
+            lock_timeout: self.options.lock_timeout_of(annotations),
             target: &self.target.name,
         })
     }
@@ -368,66 +392,33 @@ impl Run<'_> {
         if !any {
             return Ok(Vec::new());
         }
-        let rows = connection
-            .query(
-                "SELECT version, max(coalesce(statement_number, 0)) FROM pgfleet.attempts \
-                 WHERE set_name = $1 AND outcome = 'interrupted' GROUP BY version",
-                &[(&self.set.name, pgfleet_postgres::Type::TEXT)],
-            )
+        store::interrupted(connection, &self.set.history)
             .await
-            .map_err(|error| Error::connection(format!("cannot read the attempts in {}", self.target.name), error))?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-    }
-
-    fn stopped_in_the_middle(&self, label: &str, statement: i32) -> Error {
-        Error::new(ErrorKind::Interrupted, Action::Apply.sentence(label, &self.target.name))
-            .cause(format!(
-                "it has no transaction and stopped at statement {statement}; pgfleet.attempts has the error"
-            ))
-            .hinted(
-                "look what it left behind (an INVALID index?), undo that by hand, then delete its row with outcome \
-                 'interrupted' from pgfleet.attempts",
-            )
+            .map_err(|error| Error::connection(format!("cannot read the attempts in {}", self.target.name), error))
     }
 
     /// Takes the lock; returns what was found when another run did the work while we waited.
     async fn lock(&self, connection: &Connection) -> Result<Option<Looked>, Error> {
-        let began = Instant::now();
-        let failed = |error| Error::connection(format!("cannot lock {}", self.target.name), error);
-        let mut attempt = 0;
-        loop {
-            if lock::try_lock(connection, LockKey::Migrate).await.map_err(failed)? {
-                return Ok(None);
-            }
-            let holder = lock::holder(connection, LockKey::Migrate).await.map_err(failed)?;
-            if self.options.stop.is_asked() {
-                return Err(Error::new(ErrorKind::Stopped, format!("stopped while waiting for {}", self.target.name)));
-            }
-            if self.options.lock_wait.is_some_and(|most| began.elapsed() >= most) {
-                let mut error = Error::new(
-                    ErrorKind::Locked,
-                    format!("cannot migrate {}: another run holds its lock", self.target.name),
-                );
-                if let Some(holder) = holder {
-                    error = error
-                        .cause(format!("held by {holder}"))
-                        .hinted(format!("wait for it, or end it: select pg_terminate_backend({})", holder.pid));
-                }
-                return Err(error);
-            }
-            if attempt == 0 {
-                self.observer.event(&self.target.name, &Event::LockHeld { holder });
-            }
-            attempt += 1;
-            self.options.stop.sleep(retry::backoff(attempt, LOCK_POLL.0, LOCK_POLL.1)).await;
+        crate::lock::acquire(connection, self.target, self.options, self.observer, || async {
             let looked = self.look(connection).await?;
-            let unsettled = looked.plan.entries.iter().any(|entry| {
-                matches!(entry.state, State::Edited | State::OutOfOrder | State::Missing | State::Pending)
-            });
-            if looked.plan.is_empty() && looked.seeds.is_empty() && !unsettled {
-                return Ok(Some(looked));
-            }
+            let unsettled = looked
+                .plan
+                .entries
+                .iter()
+                .any(|entry| matches!(entry.state, State::Edited | State::OutOfOrder | State::Missing));
+            let done = looked.plan.is_empty() && looked.seeds.is_empty() && !unsettled;
+            Ok(done.then_some(looked))
+        })
+        .await
+    }
+
+    /// Puts on disk what another run committed, before this one says that it is there.
+    async fn flush(&self, connection: &Connection) -> Result<(), Error> {
+        if self.options.durability == Durability::Each {
+            return Ok(());
         }
+        let failed = |error| Error::connection(format!("cannot migrate {}", self.target.name), error);
+        store::flush(connection).await.map_err(failed)
     }
 
     fn report(&self, outcome: Outcome, looked: &Looked, created: bool, began: Instant) -> Report {
@@ -447,6 +438,16 @@ impl Run<'_> {
             entries: Vec::new(),
         }
     }
+}
+
+/// The error about a file without a transaction that an earlier run left half done.
+pub(crate) fn stopped_in_the_middle(action: Action, label: &str, target: &Target, statement: i32) -> Error {
+    Error::new(ErrorKind::Interrupted, action.sentence(label, &target.name))
+        .cause(format!("it has no transaction and stopped at statement {statement}; pgfleet.attempts has the error"))
+        .hinted(
+            "look what it left behind (an INVALID index?), undo that by hand, then delete its row with outcome \
+             'interrupted' from pgfleet.attempts",
+        )
 }
 
 /// Returns the options under which a plan reports everything and stops at nothing.
@@ -471,16 +472,21 @@ pub(crate) enum Opened {
 pub(crate) async fn open(target: &Target, options: &Options, observer: &dyn Observer) -> Result<Opened, Error> {
     let purpose = target.purpose(options);
     let mut created = false;
+    let mut tried_to_create = false;
     let mut attempt = 1;
     loop {
         if options.stop.is_asked() {
             return Err(Error::new(ErrorKind::Stopped, format!("stopped before {}", target.name)));
         }
-        let error = match connect(&target.address, &purpose).await {
+        let connected = tokio::select! {
+            connected = connect(&target.address, &purpose) => connected,
+            () = options.stop.asked() => continue,
+        };
+        let error = match connected {
             Ok(connection) => return Ok(Opened::Connected { connection: Box::new(connection), created }),
             Err(error) => error,
         };
-        if error.kind() == PgErrorKind::DatabaseMissing && !created {
+        if error.kind() == PgErrorKind::DatabaseMissing {
             if options.look_only || options.dry_run {
                 return Ok(Opened::Missing);
             }
@@ -488,9 +494,14 @@ pub(crate) async fn open(target: &Target, options: &Options, observer: &dyn Obse
                 return Err(Error::connection(format!("cannot migrate {}", target.name), error)
                     .hinted("the database does not exist: `pgfleet provision` makes it"));
             };
-            create_database(admin, target).await?;
-            observer.event(&target.name, &Event::DatabaseCreated);
-            created = true;
+            if tried_to_create {
+                return Err(Error::connection(format!("cannot migrate {}", target.name), error));
+            }
+            tried_to_create = true;
+            created = create_database(admin, target).await?;
+            if created {
+                observer.event(&target.name, &Event::DatabaseCreated);
+            }
             continue;
         }
         if !error.is_unreachable() || attempt >= options.wait_attempts {
@@ -503,29 +514,29 @@ pub(crate) async fn open(target: &Target, options: &Options, observer: &dyn Obse
     }
 }
 
-/// Creates the target's database; that somebody else just did is success.
-async fn create_database(admin: &Address, target: &Target) -> Result<(), Error> {
+/// Creates the target's database; says whether it was us or somebody else at the same moment.
+async fn create_database(admin: &Address, target: &Target) -> Result<bool, Error> {
     let name = target.address.database();
     let failed = |error: pgfleet_postgres::Error| {
         Error::connection(format!("cannot create database {name} for {}", target.name), error)
     };
     let connection = connect(admin, &Purpose::new("pgfleet create database")).await.map_err(failed)?;
     let mut attempt = 0;
-    loop {
+    let created = loop {
         attempt += 1;
         let Err(error) = connection.execute_all(&format!("CREATE DATABASE {}", quote_ident(name))).await else {
-            break;
+            break true;
         };
         match error.sql_state() {
             // Made by another process: before us, or at the same moment.
-            Some("42P04" | "23505") => break,
+            Some("42P04" | "23505") => break false,
             // Somebody is connected to the template; the server has waited 5 s already.
             Some("55006") if attempt < 5 => {}
             _ => return Err(failed(error)),
         }
-    }
+    };
     connection.close().await;
-    Ok(())
+    Ok(created)
 }
 
 /// Shows what changed between the applied text and the file, without the parts that are the same.

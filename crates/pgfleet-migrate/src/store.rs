@@ -68,8 +68,33 @@ pub(crate) async fn look(connection: &Connection, table: &HistoryTable, with_see
     Ok(found)
 }
 
+/// Makes the schema that unqualified names go to: without it they would go to the next one in the
+/// path and nobody would notice.
+pub(crate) async fn ensure_schema(connection: &Connection, schema: &str) -> Result<(), Error> {
+    let wanted = pgfleet_postgres::quote_literal(schema);
+    let rows = connection.simple(&format!("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {wanted}")).await?;
+    if rows.is_empty() {
+        connection.execute_all(&format!("CREATE SCHEMA {}", pgfleet_postgres::quote_ident(schema))).await?;
+    }
+    Ok(())
+}
+
 /// Makes the tables that are not there; called under the lock only.
-pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable) -> Result<(), Error> {
+///
+/// Also beside a history that exists: one of the user's choice may have come without the rest.
+pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, has_history: bool) -> Result<(), Error> {
+    if has_history {
+        let seeds = pgfleet_postgres::quote_literal(&table.seeds_quoted());
+        let rows = connection
+            .simple(&format!(
+                "SELECT pg_catalog.to_regclass('pgfleet.attempts') IS NOT NULL \
+                 AND pg_catalog.to_regclass({seeds}) IS NOT NULL"
+            ))
+            .await?;
+        if rows.first().and_then(|row| row.get(0)) == Some("t") {
+            return Ok(());
+        }
+    }
     let schemas = if table.schema == SCHEMA { vec![SCHEMA] } else { vec![SCHEMA, table.schema.as_str()] };
     let wanted: Vec<String> = schemas.iter().map(|schema| pgfleet_postgres::quote_literal(schema)).collect();
     let rows = connection
@@ -99,6 +124,14 @@ pub(crate) async fn histories(connection: &Connection) -> Result<Vec<String>, Er
         )
         .await?;
     Ok(rows.iter().filter_map(|row| row.get(0)).map(|name| name.trim_end_matches("_migrations").to_owned()).collect())
+}
+
+/// Returns which files without a transaction stopped in the middle, and at which statement.
+pub(crate) async fn interrupted(connection: &Connection, table: &HistoryTable) -> Result<Vec<(String, i32)>, Error> {
+    let sql = "SELECT version, max(coalesce(statement_number, 0)) FROM pgfleet.attempts \
+               WHERE set_name = $1 AND outcome = 'interrupted' GROUP BY version";
+    let rows = connection.query(sql, &[(&table.set, pgfleet_postgres::Type::TEXT)]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Returns the applied text and the down text of one migration.

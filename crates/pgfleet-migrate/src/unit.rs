@@ -54,6 +54,9 @@ pub(crate) struct Unit<'a> {
     rendered: Rendered<'a>,
     /// Statements that record it, in the same transaction.
     pub(crate) record: String,
+    /// How many statements these are.
+    pub(crate) record_statements: usize,
+    /// Zero waits for ever.
     pub(crate) lock_timeout: Duration,
     pub(crate) no_transaction: bool,
 }
@@ -131,6 +134,7 @@ impl<'a> Unit<'a> {
             statements,
             rendered,
             record: String::new(),
+            record_statements: 1,
             lock_timeout: draft.lock_timeout,
             no_transaction: draft.no_transaction,
             label,
@@ -142,7 +146,14 @@ impl<'a> Unit<'a> {
         self.rendered.source_offset(offset)
     }
 
-    /// Returns the text of a statement, counted from 0.
+    /// Returns the text of a statement as it stands in the file, counted from 0: the values of its
+    /// placeholders may be secret.
+    pub(crate) fn source_statement(&self, index: usize) -> Option<&str> {
+        let statement = self.statements.get(index)?;
+        self.script.text.get(self.source_offset(statement.start)..self.source_offset(statement.end))
+    }
+
+    /// Returns the text of a statement as it is sent, counted from 0.
     pub(crate) fn statement(&self, index: usize) -> Option<&str> {
         self.statements.get(index).map(|statement| &self.sql[statement.start..statement.end])
     }

@@ -10,13 +10,20 @@ use crate::event::{Event, Observer};
 use crate::failure::Failure;
 use crate::history::HistoryTable;
 use crate::locate::{Located, locate};
-use crate::message::{BEFORE, Message, STEP_COLUMN};
+use crate::message::{BEFORE, Message, completions};
 use crate::options::{Durability, Options};
 use crate::store;
 use crate::unit::Unit;
 
 /// First and longest pause after a lock time-out.
 const LOCK_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(3200));
+
+/// Pause between two requests to cancel. One is not enough: the server forgets a request that
+/// comes before it has begun with the message.
+const CANCEL_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long to wait for the end of what was cancelled.
+const CANCEL_LIMIT: Duration = Duration::from_secs(30);
 
 /// What every step of a run needs.
 pub(crate) struct Work<'a> {
@@ -48,6 +55,7 @@ impl Work<'_> {
     pub(crate) async fn apply(&self, units: &[Unit<'_>]) -> Result<(), Error> {
         let mut next = 0;
         while next < units.len() {
+            self.stopped_before(&units[next]).await?;
             let end =
                 units[next..].iter().position(|unit| unit.no_transaction).map_or(units.len(), |offset| next + offset);
             if end == next {
@@ -75,7 +83,9 @@ impl Work<'_> {
                 let Some((at, error, text, part)) = unreadable.take() else { break };
                 return Err(self.fail(&units[at], error, &text, &part, 0).await);
             }
-            let message = Message::compose(&units[next..end], deferred && last_of_run && end == units.len());
+            self.stopped_before(&units[next]).await?;
+            let flush_last = deferred && last_of_run && end == units.len();
+            let message = Message::compose(&units[next..end], self.run, flush_last);
             let sent = units[next..end].len().min(message.parts.len());
             match self.send(&message, &units[next..next + sent]).await? {
                 Sent::Done => {
@@ -88,8 +98,7 @@ impl Work<'_> {
                     }
                     next += at;
                     let unit = &units[next];
-                    self.connection
-                        .execute_all("ROLLBACK")
+                    self.surely("ROLLBACK")
                         .await
                         .map_err(|lost| Error::connection(unit.action.sentence(&unit.label, self.target), lost))?;
                     tries += 1;
@@ -104,11 +113,13 @@ impl Work<'_> {
                     let byte = error.server().and_then(|server| server.position).map(|position| {
                         pgfleet_sql::position::byte_of_char(&message.text, position.saturating_sub(1) as usize)
                     });
+                    // What begins before it: an unfinished last statement is noticed in our own text
+                    // behind it.
                     let at = byte
-                        .and_then(|byte| message.parts.iter().position(|part| byte <= part.end))
-                        // Without a position (an encoding error) only one unit at a time can tell.
-                        .unwrap_or(usize::from(sent > 1));
+                        .and_then(|byte| message.parts.iter().rposition(|part| part.start <= byte))
+                        .unwrap_or_default();
                     let part = message.parts[at].clone();
+                    // Without a position (an encoding error) only one unit at a time can tell.
                     if byte.is_none() && sent > 1 {
                         Box::pin(self.in_transactions(&units[next..=next], false)).await?;
                         next += 1;
@@ -123,6 +134,68 @@ impl Work<'_> {
 
     /// Sends one message and reads its answers.
     async fn send(&self, message: &Message, units: &[Unit<'_>]) -> Result<Sent, Error> {
+        match self.or_cancel(self.answers(message, units)).await {
+            Some(sent) => sent,
+            None => Err(self.unanswered()),
+        }
+    }
+
+    /// Waits for `work` on the server. When stopping is asked for it asks the server to cancel,
+    /// until `work` ends; none if it does not.
+    pub(crate) async fn or_cancel<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        pin_mut!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return Some(done),
+            () = self.options.stop.asked() => {}
+        }
+        let began = Instant::now();
+        while began.elapsed() < CANCEL_LIMIT {
+            let cancel = async {
+                self.connection.cancel().await;
+                tokio::time::sleep(CANCEL_AGAIN).await;
+            };
+            tokio::select! {
+                biased;
+                done = &mut work => return Some(done),
+                // A server that takes no connection must not keep us from asking again.
+                _ = tokio::time::timeout(CANCEL_AGAIN * 4, cancel) => {}
+            }
+        }
+        None
+    }
+
+    pub(crate) fn unanswered(&self) -> Error {
+        Error::new(ErrorKind::Stopped, format!("stopped while migrating {}", self.target)).cause(format!(
+            "the server did not confirm it within {} s; the connection was closed, and what runs there may still end",
+            CANCEL_LIMIT.as_secs()
+        ))
+    }
+
+    /// Ends the run before a unit when stopping is asked for.
+    async fn stopped_before(&self, unit: &Unit<'_>) -> Result<(), Error> {
+        if !self.options.stop.is_asked() {
+            return Ok(());
+        }
+        self.flush_after_failure().await;
+        let sentence = unit.action.sentence(&unit.label, self.target);
+        Err(Error::new(ErrorKind::Stopped, format!("{sentence}: stopped"))
+            .cause("it was not begun; what was applied before it stays"))
+    }
+
+    /// Runs statements of ours that a late request to cancel must not hit.
+    pub(crate) async fn surely(&self, sql: &str) -> Result<(), pgfleet_postgres::Error> {
+        for _ in 0..3 {
+            match self.connection.execute_all(sql).await {
+                Err(error) if error.sql_state() == Some("57014") => {}
+                other => return other,
+            }
+        }
+        self.connection.execute_all(sql).await
+    }
+
+    /// Sends one message and reads its answers.
+    async fn answers(&self, message: &Message, units: &[Unit<'_>]) -> Result<Sent, Error> {
         let lost = |at: Option<usize>, error| {
             let unit = &units[at.unwrap_or(0)];
             Error::connection(unit.action.sentence(&unit.label, self.target), error)
@@ -132,28 +205,17 @@ impl Work<'_> {
         let mut current: Option<usize> = None;
         let mut completed = 0;
         let mut began = Instant::now();
-        let mut cancelled = false;
         loop {
-            let answer = tokio::select! {
-                answer = stream.next() => answer,
-                () = self.options.stop.asked(), if !cancelled => {
-                    // The server answers with an error for what it was running, and we go on
-                    // reading until it does.
-                    cancelled = true;
-                    self.connection.cancel().await;
-                    continue;
-                }
-            };
-            match answer {
+            match stream.next().await {
                 Some(Ok(SimpleQueryMessage::Row(row))) => {
-                    if row.columns().first().is_some_and(|column| column.name() == STEP_COLUMN) {
+                    if row.columns().first().is_some_and(|column| column.name() == message.column) {
                         let at = row.get(0).and_then(|number| number.parse().ok()).unwrap_or(0);
                         if let Some(previous) = current {
                             self.done(&units[previous], began);
                         }
                         began = Instant::now();
                         current = Some(at);
-                        // `BEGIN` has completed; the `SELECT` that carries this row is about to.
+                        // `BEGIN` has completed; the statement that returned this row is about to.
                         completed = 1;
                         self.tell(&Event::Started { label: units[at].label.clone() });
                     }
@@ -166,6 +228,15 @@ impl Work<'_> {
                         return Err(lost(current, error));
                     }
                     return Ok(match current {
+                        // A request to cancel can come between the commit and the next unit's row.
+                        Some(at)
+                            if error.sql_state() == Some("57014")
+                                && at + 1 < units.len()
+                                && completed >= completions(&units[at]) =>
+                        {
+                            self.done(&units[at], began);
+                            Sent::Failed { at: at + 1, completed: 0, error }
+                        }
                         Some(at) => Sent::Failed { at, completed: usize::saturating_sub(completed, BEFORE), error },
                         None => Sent::Unread { error },
                     });
@@ -205,12 +276,12 @@ impl Work<'_> {
         let sentence = unit.action.sentence(&unit.label, self.target);
         // Needed whatever happened: an error while reading leaves no transaction, and rolling back
         // then is a warning only.
-        if let Err(lost) = self.connection.execute_all("ROLLBACK").await {
+        if let Err(lost) = self.surely("ROLLBACK").await {
             return Error::connection(sentence, lost);
         }
         if self.options.stop.is_asked() && error.sql_state() == Some("57014") {
             self.flush_after_failure().await;
-            return Error::new(ErrorKind::Stopped, format!("stopped while applying {} to {}", unit.label, self.target))
+            return Error::new(ErrorKind::Stopped, format!("{sentence}: stopped"))
                 .cause("its transaction was rolled back; what was applied before it stays");
         }
         let located = error
@@ -218,16 +289,15 @@ impl Work<'_> {
             .map_or(Located { statement: None, place: None }, |server| locate(unit, server, sent, part, completed));
         let failure = failure_of(unit, &error, &located);
         let recorded = self
-            .connection
-            .execute_all(&format!(
-                "BEGIN; SET LOCAL synchronous_commit = on; {}; COMMIT",
+            .surely(&format!(
+                "ROLLBACK; BEGIN; SET LOCAL synchronous_commit = on; {}; COMMIT",
                 self.table.failure_sql(&failure, "failed", &self.options.who, self.run)
             ))
             .await;
         if let Err(unrecorded) = recorded {
             tracing::debug!(error = %unrecorded, "the failure could not be recorded");
             // An aborted transaction must not stay behind for the flush.
-            let _rolled_back = self.connection.execute_all("ROLLBACK").await;
+            let _rolled_back = self.surely("ROLLBACK").await;
             self.flush_after_failure().await;
         }
         let mut own = Error::new(ErrorKind::Statement, sentence).failed(failure);
@@ -256,7 +326,7 @@ impl Work<'_> {
         }
     }
 
-    fn done(&self, unit: &Unit<'_>, began: Instant) {
+    pub(crate) fn done(&self, unit: &Unit<'_>, began: Instant) {
         self.tell(&Event::Done { label: unit.label.clone(), took: began.elapsed() });
     }
 
@@ -266,7 +336,7 @@ impl Work<'_> {
 }
 
 /// Makes the row of `pgfleet.attempts`.
-fn failure_of(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Located) -> Failure {
+pub(crate) fn failure_of(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Located) -> Failure {
     let server = error.server();
     Failure {
         action: unit.action.word().to_owned(),
@@ -275,7 +345,7 @@ fn failure_of(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Locate
         statement_number: located.statement.map_or(0, |index| i32::try_from(index + 1).unwrap_or(i32::MAX)),
         statement: located
             .statement
-            .and_then(|index| unit.statement(index))
+            .and_then(|index| unit.source_statement(index))
             .unwrap_or_default()
             .chars()
             .take(10_000)
@@ -287,7 +357,7 @@ fn failure_of(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Locate
 }
 
 /// The one thing to do about a refused statement, where we know better than the server.
-fn hint(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Located) -> Option<String> {
+pub(crate) fn hint(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Located) -> Option<String> {
     let statement = located.statement.and_then(|index| unit.statement(index));
     match error.sql_state()? {
         "25001" => {
@@ -304,87 +374,4 @@ fn hint(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &Located) -> 
         ),
         _ => None,
     }
-}
-
-impl Work<'_> {
-    /// Applies a file that has no transaction around it, statement by statement.
-    ///
-    /// Before the first statement a row in `pgfleet.attempts` says that the file is begun, and it
-    /// is kept up to date: what a crash leaves behind is known to the statement.
-    async fn without_transaction(&self, unit: &Unit<'_>) -> Result<(), Error> {
-        let sentence = || unit.action.sentence(&unit.label, self.target);
-        let connected = |error| Error::connection(sentence(), error);
-        let began = Instant::now();
-        self.tell(&Event::Started { label: unit.label.clone() });
-        let begun = Failure {
-            action: unit.action.word().to_owned(),
-            version: unit.version.clone(),
-            description: unit.description.clone(),
-            message: "begun; statement_number counts the finished statements".to_owned(),
-            ..Failure::default()
-        };
-        let record = self.table.failure_sql(&begun, "interrupted", &self.options.who, self.run);
-        let rows = self
-            .connection
-            .simple(&format!("SET synchronous_commit = on; {record} RETURNING id"))
-            .await
-            .map_err(connected)?;
-        let id = rows.first().and_then(|row| row.get(0)).unwrap_or("0").to_owned();
-        for (index, statement) in unit.statements.iter().enumerate() {
-            let part = statement.start..statement.end;
-            if let Err(error) = self.connection.execute_all(&unit.sql[part.clone()]).await {
-                if error.server().is_none() || error.is_unreachable() {
-                    return Err(connected(error));
-                }
-                let server = error.server().cloned();
-                let located = server.map_or(Located { statement: Some(index), place: None }, |server| {
-                    let mut located = locate(unit, &server, &unit.sql[part.clone()], &(0..0), index);
-                    if let Some(position) = server.position {
-                        let byte = byte_in(&unit.sql[part.clone()], position) + part.start;
-                        located.place = Some(crate::set::place(unit.script, unit.source_offset(byte)));
-                    }
-                    located
-                });
-                let failure = failure_of(unit, &error, &located);
-                // Nothing is left half done when the very first statement failed.
-                let outcome = if index == 0 { "failed" } else { "interrupted" };
-                self.connection
-                    .execute_all(&format!(
-                        "RESET ROLE; RESET ALL; DELETE FROM pgfleet.attempts WHERE id = {id}; {}",
-                        self.table.failure_sql(&failure, outcome, &self.options.who, self.run)
-                    ))
-                    .await
-                    .map_err(connected)?;
-                let mut own = Error::new(ErrorKind::Statement, sentence()).failed(failure);
-                if index > 0 {
-                    own = own.cause(format!("{index} of {} statements are applied and stay", unit.statements.len()));
-                }
-                if let Some(place) = located.place {
-                    own = own.at(place);
-                }
-                if let Some(hint) = hint(unit, &error, &Located { statement: Some(index), place: None }) {
-                    own = own.hinted(hint);
-                }
-                return Err(own.caused_by(error));
-            }
-            self.connection
-                .execute_all(&format!("UPDATE pgfleet.attempts SET statement_number = {} WHERE id = {id}", index + 1))
-                .await
-                .map_err(connected)?;
-        }
-        self.connection
-            .execute_all(&format!(
-                "RESET ROLE; RESET ALL; BEGIN; SET LOCAL synchronous_commit = on; {}; \
-                 DELETE FROM pgfleet.attempts WHERE id = {id}; COMMIT",
-                unit.record
-            ))
-            .await
-            .map_err(connected)?;
-        self.done(unit, began);
-        Ok(())
-    }
-}
-
-fn byte_in(text: &str, position: u32) -> usize {
-    pgfleet_sql::position::byte_of_char(text, position.saturating_sub(1) as usize)
 }

@@ -20,9 +20,20 @@ async fn applies_in_order_and_then_finds_nothing_to_do() {
     assert_eq!(took, ["true", "true", "true"]);
 }
 
-/// Each way to fail, with the line, the column and the server's words.
 #[tokio::test]
 async fn an_error_names_file_line_and_column() {
+    errors_are_placed(None).await;
+}
+
+async fn bench_on(major: Option<u32>) -> Bench {
+    match major {
+        Some(major) => Bench::new_on(major).await,
+        None => Bench::new().await,
+    }
+}
+
+/// Each way to fail, with the line, the column and the server's words.
+pub(crate) async fn errors_are_placed(major: Option<u32>) {
     let cases: &[(&str, &str, &str, &str)] = &[
         ("42601", "create table a (id int);\nselect 1;\nselct 2;\nselect 3;", "bad.sql:3:1: selct 2;", "syntax error"),
         ("42703", "create table b (id int);\nselect 1,\n       nope from b;", "bad.sql:3:8", "column \"nope\""),
@@ -56,7 +67,7 @@ async fn an_error_names_file_line_and_column() {
         ),
     ];
     for (state, text, place, words) in cases {
-        let bench = Bench::new().await;
+        let bench = bench_on(major).await;
         bench.file("1_first.sql", "create table first (id int primary key);");
         bench.file("2_bad.sql", text);
         bench.file("3_after.sql", "create table after (id int);");
@@ -169,4 +180,84 @@ async fn a_lock_time_out_is_tried_again_and_the_blocker_named() {
     };
     let (report, ()) = tokio::join!(bench.migrate(), release);
     assert_eq!(report.unwrap().applied, ["2_alter", "3_more"]);
+}
+
+#[tokio::test]
+async fn a_file_that_the_server_cannot_read_is_blamed_and_no_other() {
+    unreadable_files_are_placed(None).await;
+}
+
+/// What is unfinished is noticed only in the text that follows the file in the message.
+pub(crate) async fn unreadable_files_are_placed(major: Option<u32>) {
+    for (text, place) in [
+        ("alter table first add", "2_bad.sql:1:22"),
+        ("select 1;\n\nselect 1 +\n-- the rest\n", "2_bad.sql:4"),
+        ("select (1 +)", "2_bad.sql:1:12"),
+    ] {
+        for after in [true, false] {
+            let bench = bench_on(major).await;
+            bench.file("1_first.sql", "create table first (id int);");
+            bench.file("2_bad.sql", text);
+            if after {
+                bench.file("3_after.sql", "create table after (id int);");
+            }
+            let error = bench.migrate().await.unwrap_err();
+            let shown = shown(&error);
+            assert!(shown.contains("cannot apply 2_bad") && shown.contains(place), "wanted {place}: {shown}");
+            assert_eq!(bench.versions().await, ["1"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_unit_that_fails_before_an_unreadable_one_is_the_one_that_is_named() {
+    let bench = Bench::new().await;
+    bench.file("1_first.sql", "create table first (id int);");
+    bench.file("2_fails.sql", "select 1/0;");
+    bench.file("3_unreadable.sql", "selct 1;");
+    let error = bench.migrate().await.unwrap_err();
+    assert!(shown(&error).contains("cannot apply 2_fails"), "{}", shown(&error));
+    assert_eq!(bench.versions().await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_column_of_the_files_own_is_not_taken_for_a_step() {
+    let bench = Bench::new().await;
+    bench.file("1_a.sql", "select 7 as pgfleet_step; select 99 as \"pgfleet_step.s\";");
+    bench.file("2_b.sql", "select 'x' as pgfleet_step; select 1/0;");
+    let error = bench.migrate().await.unwrap_err();
+    assert!(shown(&error).contains("cannot apply 2_b"), "{}", shown(&error));
+    assert_eq!(bench.versions().await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_file_can_choose_its_isolation_level() {
+    let bench = Bench::new().await;
+    bench.file("1_a.sql", "create table t (level text);");
+    let insert = "insert into t values (current_setting('transaction_isolation'));";
+    bench.file("2_b.sql", format!("-- why\nset transaction isolation level serializable;\n{insert}"));
+    bench.file("3_c.sql", format!("begin; set local transaction isolation level repeatable read; {insert} commit;"));
+    bench.file("4_d.sql", format!("set transaction_isolation = 'serializable';\n{insert}"));
+    bench.file("5_e.sql", insert);
+    bench.migrate().await.unwrap();
+    let levels = bench.column("select level from t").await;
+    assert_eq!(levels, ["serializable", "repeatable read", "serializable", "read committed"]);
+    bench.file("6_f.sql", "set transaction isolation level serializable;\nselect 1;\nselect 1/0;");
+    assert!(shown(&bench.migrate().await.unwrap_err()).contains("6_f.sql:3"));
+}
+
+#[tokio::test]
+async fn an_error_in_our_own_record_does_not_blame_the_file() {
+    let bench = Bench::new().await;
+    bench.file("1_first.sql", "select 1;");
+    bench.migrate().await.unwrap();
+    for text in ["drop table pgfleet.trip_migrations;", "set transaction_read_only = on;", "-- nothing\n\n"] {
+        bench.file("2_bad.sql", text);
+        if text.starts_with("--") {
+            bench.run("alter table pgfleet.trip_migrations add check (version <> '2')").await;
+        }
+        let error = bench.migrate().await.unwrap_err();
+        assert!(shown(&error).contains("recording or committing it failed"), "{}", shown(&error));
+        assert_eq!(bench.versions().await, ["1"]);
+    }
 }

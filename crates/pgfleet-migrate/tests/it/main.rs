@@ -1,4 +1,16 @@
 //! The engine against a real PostgreSQL: each test has a database of its own.
 
 mod apply;
+mod concurrency;
+mod crash;
+mod files;
+mod history;
+mod layouts;
+mod newest;
+mod no_transaction;
+mod repeatable;
+mod retry;
+mod revert;
+mod seeds;
+mod stop;
 mod support;

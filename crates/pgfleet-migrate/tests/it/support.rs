@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use pgfleet_local::testing::{TestDatabase, TestServer};
+use pgfleet_migrate::revert::{self, Goal};
 use pgfleet_migrate::{Error, Event, Observer, Options, Report, Seeds, Set, Target, run};
 use pgfleet_postgres::{Address, Connection, Purpose, connect};
 
@@ -19,8 +20,17 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::on(&TestServer::shared().await).await
+    }
+
+    /// On a server of another version than most tests use.
+    pub(crate) async fn new_on(major: u32) -> Self {
+        Self::on(&TestServer::shared_version(major).await).await
+    }
+
+    async fn on(server: &TestServer) -> Self {
         Self {
-            database: TestServer::shared().await.database().await,
+            database: server.database().await,
             folder: tempfile::tempdir().unwrap(),
             options: Options { max_tries: 1, ..Options::default() },
             properties: BTreeMap::new(),
@@ -61,6 +71,16 @@ impl Bench {
         connect(&self.address(), &Purpose::new("test")).await.unwrap()
     }
 
+    /// Reverts with the bench's options.
+    pub(crate) async fn revert(&self, goal: Goal) -> Result<Report, Error> {
+        revert::revert(&self.target(), &self.set()?, &goal, &self.options, &self.events).await
+    }
+
+    /// Runs statements as the superuser.
+    pub(crate) async fn run(&self, sql: &str) {
+        self.connect().await.execute_all(sql).await.unwrap();
+    }
+
     /// Runs a query and returns the first column of its rows.
     pub(crate) async fn column(&self, sql: &str) -> Vec<String> {
         let connection = self.connect().await;
@@ -73,6 +93,18 @@ impl Bench {
     }
 }
 
+/// Makes a database as good as new for `counted` migrations; cheaper than a new one.
+pub(crate) const START_OVER: &str = "drop table if exists counted; drop schema if exists pgfleet cascade";
+
+/// Waits until a condition holds.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !holds().await {
+        assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
+
 /// Keeps what was told.
 #[derive(Default)]
 pub(crate) struct Events(pub(crate) Mutex<Vec<Event>>);
@@ -80,6 +112,13 @@ pub(crate) struct Events(pub(crate) Mutex<Vec<Event>>);
 impl Observer for Events {
     fn event(&self, _target: &str, event: &Event) {
         self.0.lock().unwrap().push(event.clone());
+    }
+}
+
+impl Events {
+    /// Whether something that was told satisfies a condition.
+    pub(crate) fn any(&self, holds: impl Fn(&Event) -> bool) -> bool {
+        self.0.lock().unwrap().iter().any(holds)
     }
 }
 
