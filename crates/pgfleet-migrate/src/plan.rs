@@ -293,3 +293,128 @@ fn compare(migration: &MigrationFile, row: &Row, notes: &mut Vec<String>) -> Sta
     }
     State::Edited
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use pgfleet_sql::annotation::Annotations;
+    use pgfleet_sql::layout::{Kind, Script};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file: its version and what is in it.
+    type Files = BTreeMap<u8, u8>;
+    /// A row: what was in the file, or nothing when it was written by hand.
+    type Rows = BTreeMap<u8, Option<u8>>;
+
+    fn migration(version: u8, content: u8) -> MigrationFile {
+        MigrationFile {
+            // Leading zeros, so that file and row are the same number in other words.
+            version: format!("{version:03}").parse().unwrap(),
+            description: "m".to_owned(),
+            up: Script::from_text("m.sql", format!("select {content};")),
+            down: None,
+            annotations: Annotations::default(),
+            down_annotations: Annotations::default(),
+            kind: Kind::Forward,
+        }
+    }
+
+    fn set(files: &Files) -> Set {
+        Set::from_migrations("s", files.iter().map(|(version, content)| migration(*version, *content)).collect())
+    }
+
+    fn rows(rows: &Rows) -> Vec<Row> {
+        rows.iter()
+            .map(|(version, content)| {
+                let file = content.map(|content| migration(*version, content));
+                Row {
+                    version: version.to_string(),
+                    description: "m".to_owned(),
+                    checksum: file.as_ref().map(MigrationFile::checksum).unwrap_or_default(),
+                    raw_hash: file.map(|file| file.up.bytes_hash).unwrap_or_default(),
+                    applied_at: String::new(),
+                    reversible: false,
+                }
+            })
+            // The history has no order of its own.
+            .rev()
+            .collect()
+    }
+
+    /// What each version's state is, said in one sentence each.
+    fn model(files: &Files, rows: &Rows) -> BTreeMap<u8, State> {
+        let newest_row = rows.keys().max();
+        let newest_file = files.keys().max();
+        let all: BTreeSet<u8> = files.keys().chain(rows.keys()).copied().collect();
+        all.into_iter()
+            .map(|version| {
+                let state = match (files.get(&version), rows.get(&version)) {
+                    (Some(_), None) if newest_row.is_some_and(|newest| version < *newest) => State::OutOfOrder,
+                    (Some(_), None) => State::Pending,
+                    (Some(file), Some(Some(row))) if file != row => State::Edited,
+                    (Some(_), Some(_)) => State::Applied,
+                    (None, _) if newest_file.is_none_or(|newest| version > *newest) => State::Ahead,
+                    (None, _) => State::Missing,
+                };
+                (version, state)
+            })
+            .collect()
+    }
+
+    fn planned(plan: &Plan, set: &Set) -> Vec<u8> {
+        let number = |step: &Step| match step {
+            Step::Migration(index) => set.migrations[*index].version.as_str().parse().unwrap(),
+            Step::Repeatable(_) => unreachable!("the set has none"),
+        };
+        plan.steps.iter().map(number).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_is_what_a_simple_model_says(
+            files in prop::collection::btree_map(0..12_u8, 0..2_u8, 0..8),
+            history in prop::collection::btree_map(0..12_u8, prop::option::of(0..2_u8), 0..8),
+            apply_late in any::<bool>(),
+            to in prop::option::of(0..12_u8),
+        ) {
+            let set = set(&files);
+            let options = Options {
+                on_out_of_order: if apply_late { OnOutOfOrder::Apply } else { OnOutOfOrder::Error },
+                to: to.map(|to| to.to_string().parse().unwrap()),
+                ..Options::default()
+            };
+            let mut plan = Plan::new(&set, &rows(&history), &options);
+            let states: BTreeMap<u8, State> =
+                plan.entries.iter().map(|entry| (entry.version.parse().unwrap(), entry.state)).collect();
+            let expected = model(&files, &history);
+            prop_assert_eq!(&states, &expected);
+            prop_assert_eq!(states.len(), plan.entries.len());
+
+            let steps = planned(&plan, &set);
+            let wanted: Vec<u8> = expected
+                .iter()
+                .filter(|(_, state)| {
+                    **state == State::Pending || (apply_late && **state == State::OutOfOrder)
+                })
+                .map(|(version, _)| *version)
+                .filter(|version| to.is_none_or(|to| *version <= to))
+                .collect();
+            prop_assert_eq!(&steps, &wanted);
+            prop_assert!(steps.is_sorted());
+            prop_assert!(steps.iter().all(|version| !history.contains_key(version)), "applied again");
+            let newest = history.keys().max().map(ToString::to_string);
+            prop_assert_eq!(&plan.current, &newest);
+
+            // A plan that passes its check and is carried out leaves nothing to do.
+            if plan.check(&set, "t", &options).is_ok() && to.is_none() {
+                prop_assert!(!states.values().any(|state| matches!(state, State::Edited | State::Missing)));
+                let mut after = history.clone();
+                after.extend(steps.iter().map(|version| (*version, Some(files[version]))));
+                prop_assert!(Plan::new(&set, &rows(&after), &options).is_empty());
+            }
+        }
+    }
+}
