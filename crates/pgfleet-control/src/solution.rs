@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pgfleet_local::{Cluster, ClusterOptions, Running, Search, Status, StopMode};
 use pgfleet_migrate::history::HistoryTable;
 use pgfleet_migrate::options::{self, Who};
-use pgfleet_migrate::{Observer, Options, Seeds, Set, Target};
+use pgfleet_migrate::{Event, Observer, Options, Seeds, Set, Target};
 use pgfleet_postgres::{Address, ErrorKind as PgErrorKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -83,12 +83,7 @@ impl Solution {
         let mut vault = file.read()?;
         for server in manifest.servers.values() {
             let connected = match &server.url {
-                ServerUrl::Remote(url) => ConnectedServer {
-                    admin: Address::parse(url.expose_secret()).map_err(|error| {
-                        Error::new(ErrorKind::Configuration, format!("server {}: {error}", server.name))
-                    })?,
-                    local: None,
-                },
+                ServerUrl::Remote(url) => ConnectedServer { admin: remote_address(server, url)?, local: None },
                 ServerUrl::Local => local_server(&manifest, server, &place, &file, &mut vault, start).await?,
             };
             servers.insert(server.name.clone(), connected);
@@ -129,7 +124,7 @@ impl Solution {
         let role = Roles::of(&service.name).login(login).to_owned();
         let credential = self.vault.get(&service.server, &role).ok_or_else(|| {
             Error::new(ErrorKind::Configuration, format!("there is no password for role {role}"))
-                .hinted(format!("make it: pgfleet provision --service {}", service.name))
+                .hinted("make it: pgfleet provision")
         })?;
         let admin = &self.servers[&service.server].admin;
         Ok(admin.with_database(&service.database).with_user(&role, Some(credential.password.clone())))
@@ -249,8 +244,7 @@ impl Solution {
     pub fn services(&self, names: &[String]) -> Result<Vec<&Service>, Error> {
         let mut chosen = Vec::new();
         for name in names {
-            let service = self.manifest.service(name).ok_or_else(|| unknown_service(&self.manifest, name))?;
-            chosen.push(service);
+            chosen.push(find_service(&self.manifest, name)?);
         }
         Ok(if names.is_empty() { self.manifest.services.iter().collect() } else { chosen })
     }
@@ -397,6 +391,54 @@ fn not_provisioned(report: &TargetReport) -> bool {
             // A database that is closed while somebody else makes it.
             || error.sql_state() == Some("55000")
     })
+}
+
+/// Finds a declared service.
+///
+/// # Errors
+///
+/// An unknown name, with the one that was probably meant.
+pub fn find_service<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Service, Error> {
+    manifest.service(name).ok_or_else(|| unknown_service(manifest, name))
+}
+
+/// Waits until the servers that are not ours to start answer, as often and as long as the manifest
+/// says.
+///
+/// # Errors
+///
+/// A URL that cannot be used, or a server that still does not answer at the end. What a server that
+/// answers refuses is left to the work itself, which can say more about it.
+pub async fn wait_for_servers(manifest: &Manifest, observer: &dyn Observer) -> Result<(), Error> {
+    let (attempts, delay) = (manifest.migrations.wait_attempts, manifest.migrations.wait_delay);
+    for server in manifest.servers.values() {
+        let ServerUrl::Remote(url) = &server.url else { continue };
+        let admin = remote_address(server, url)?;
+        let mut attempt = 1;
+        loop {
+            match pgfleet_postgres::connect(&admin, &pgfleet_postgres::Purpose::new("pgfleet wait")).await {
+                Ok(connection) => connection.close().await,
+                Err(error) if error.is_unreachable() => {
+                    if attempt >= attempts {
+                        return Err(Error::postgres(format!("server {} does not answer", server.name), &error));
+                    }
+                    let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                    observer.event(&server.name, &Event::Waiting { attempt, attempts, reason });
+                    tokio::time::sleep(delay).await;
+                    attempt += 1;
+                    continue;
+                }
+                Err(_) => {}
+            }
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn remote_address(server: &Server, url: &SecretString) -> Result<Address, Error> {
+    Address::parse(url.expose_secret())
+        .map_err(|error| Error::new(ErrorKind::Configuration, format!("server {}: {error}", server.name)))
 }
 
 fn unknown_service(manifest: &Manifest, name: &str) -> Error {

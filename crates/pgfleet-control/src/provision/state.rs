@@ -17,8 +17,8 @@ pub struct ServerState {
     pub system_identifier: String,
     /// The roles that we asked about and that exist.
     pub roles: BTreeMap<String, RoleState>,
-    /// Memberships that touch these roles: (member, group).
-    pub memberships: BTreeSet<(String, String)>,
+    /// Memberships that touch these roles: (member, group), with who granted them.
+    pub memberships: BTreeMap<(String, String), Vec<String>>,
     /// All databases that take connections or are ours.
     pub databases: BTreeMap<String, DatabaseState>,
     /// Settings of roles in databases: (role, database or empty) to `name=value` entries.
@@ -134,12 +134,14 @@ pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<Se
     }
     let rows = connection
         .simple(&format!(
-            "SELECT m.rolname, g.rolname FROM pg_catalog.pg_auth_members a \
+            "SELECT m.rolname, g.rolname, pg_catalog.pg_get_userbyid(a.grantor) FROM pg_catalog.pg_auth_members a \
              JOIN pg_catalog.pg_roles m ON m.oid = a.member JOIN pg_catalog.pg_roles g ON g.oid = a.roleid \
              WHERE m.rolname IN ({names}) OR g.rolname IN ({names})"
         ))
         .await?;
-    state.memberships = rows.iter().map(|row| (text(row, 0), text(row, 1))).collect();
+    for row in &rows {
+        state.memberships.entry((text(row, 0), text(row, 1))).or_default().push(text(row, 2));
+    }
     read_databases(connection, &mut state).await?;
     let rows = connection
         .simple(&format!(

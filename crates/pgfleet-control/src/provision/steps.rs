@@ -167,20 +167,35 @@ fn role_steps(
         if present.is_none_or(|found: &RoleState| found.comment != mark) {
             steps.push(Step::new(format!("COMMENT ON ROLE {quoted} IS {}", quote_literal(&mark))));
         }
-        for (member, group) in state.memberships.iter().filter(|(member, _)| member == role) {
+        for ((member, group), grantors) in state.memberships.iter().filter(|((member, _), _)| member == role) {
             let wanted = *member == roles.migrator && *group == roles.owner;
             let ours = ours.contains(group.as_str()) || group == META;
             let dangerous = DANGEROUS.contains(&group.as_str()) && (state.superuser || state.version < 160_000);
             if !wanted && (ours || dangerous) {
-                steps.push(Step::new(format!("REVOKE {} FROM {}", quote_ident(group), quote_ident(member))));
+                revoke_membership(steps, state, member, group, grantors);
             }
         }
     }
-    if !state.memberships.contains(&(roles.migrator.clone(), roles.owner.clone())) {
+    if !state.memberships.contains_key(&(roles.migrator.clone(), roles.owner.clone())) {
         let (owner, migrator) = (quote_ident(&roles.owner), quote_ident(&roles.migrator));
         steps.push(Step::new(format!("GRANT {owner} TO {migrator}")));
     }
     setting(steps, state, &roles.readonly, None, "default_transaction_read_only", "on");
+}
+
+/// Takes a role out of a group.
+///
+/// From 16 on each grant has to be taken back in the name of who gave it, and only a superuser may
+/// do that for others; what stays is named by `isolation verify`.
+fn revoke_membership(steps: &mut Vec<Step>, state: &ServerState, member: &str, group: &str, grantors: &[String]) {
+    let sql = format!("REVOKE {} FROM {}", quote_ident(group), quote_ident(member));
+    if state.version < 160_000 {
+        steps.push(Step::new(sql));
+        return;
+    }
+    for grantor in grantors.iter().filter(|grantor| state.superuser || **grantor == state.admin) {
+        steps.push(Step::new(format!("{sql} GRANTED BY {}", quote_ident(grantor))));
+    }
 }
 
 /// Sets a role's setting, everywhere or in one database, when it is not there.
