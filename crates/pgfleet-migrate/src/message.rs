@@ -12,11 +12,20 @@ use pgfleet_sql::lexer;
 use crate::unit::Unit;
 
 /// Statements of ours before a file's first, counted from the one that completes next to the row
-/// with the number: `BEGIN` and what returned the row.
-pub(crate) const BEFORE: usize = 2;
+/// with the number: `BEGIN`, what returned the row and what flushes it.
+pub(crate) const BEFORE: usize = 3;
 
 /// Statements of ours behind a file's last, besides those that record it.
 const BEHIND: usize = 4;
+
+/// Makes the server send at once what it has answered so far.
+///
+/// It keeps its answers until 8 kB are full or the whole message is done, so that nobody would see
+/// which migration runs; but it flushes after each notice. This is the cheapest statement that
+/// raises one for everybody and at the level that servers do not log: an empty text search. Not by
+/// a cast, whose notice has a position: the server counts it from the start of the message, which
+/// made 2,000 migrations ten times slower.
+const FLUSH: &str = "SELECT pg_catalog.tsqueryin('')";
 
 /// Most bytes in one message; a larger file makes a message of its own.
 const LARGEST: usize = 4 << 20;
@@ -26,6 +35,8 @@ pub(crate) struct Message {
     pub(crate) text: String,
     /// For each unit where its SQL stands in `text`.
     pub(crate) parts: Vec<std::ops::Range<usize>>,
+    /// For each unit how many of the `BEFORE` statements have completed when its row comes.
+    pub(crate) completed: Vec<usize>,
     /// The name of the column that carries the number of a step.
     pub(crate) column: String,
 }
@@ -56,6 +67,7 @@ impl Message {
         let column = format!("pgfleet_step.s{}", run.replace('-', ""));
         let mut text = String::new();
         let mut parts = Vec::new();
+        let mut completed = Vec::new();
         for (number, unit) in units.iter().enumerate() {
             if number > 0 && text.len() + unit.sql.len() > LARGEST {
                 break;
@@ -63,17 +75,19 @@ impl Message {
             let lock_timeout = unit.lock_timeout.as_millis();
             if sets_transaction(unit) {
                 // No query may come first, so the row is that of a `SHOW`; the time at which the
-                // step began stays unknown.
+                // step began stays unknown, and the row comes when the server sends it.
+                completed.push(BEFORE - 1);
                 text.push_str(&format!(
                     "BEGIN;SET LOCAL lock_timeout='{lock_timeout}ms';\
                      SET LOCAL {column}='{number}';SHOW {column};\n"
                 ));
             } else {
+                completed.push(BEFORE - 2);
                 text.push_str(&format!(
                     "BEGIN;SELECT {number} AS \"{column}\",\
                      pg_catalog.set_config('lock_timeout','{lock_timeout}ms',true),\
                      pg_catalog.set_config('pgfleet.started',\
-                     extract(epoch FROM pg_catalog.clock_timestamp())::text,true);\n"
+                     extract(epoch FROM pg_catalog.clock_timestamp())::text,true);{FLUSH};\n"
                 ));
             }
             let start = text.len();
@@ -91,6 +105,6 @@ impl Message {
             }
             text.push_str("COMMIT;\n");
         }
-        Self { text, parts, column }
+        Self { text, parts, completed, column }
     }
 }

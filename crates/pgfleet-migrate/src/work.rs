@@ -215,8 +215,7 @@ impl Work<'_> {
                         }
                         began = Instant::now();
                         current = Some(at);
-                        // `BEGIN` has completed; the statement that returned this row is about to.
-                        completed = 1;
+                        completed = message.completed[at];
                         self.tell(&Event::Started { label: units[at].label.clone() });
                     }
                 }

@@ -261,3 +261,26 @@ async fn an_error_in_our_own_record_does_not_blame_the_file() {
         assert_eq!(bench.versions().await, ["1"]);
     }
 }
+
+/// The server keeps its answers back until there are enough of them.
+#[tokio::test]
+async fn what_runs_is_told_while_it_runs() {
+    let bench = Bench::new().await;
+    for number in 1..=9 {
+        bench.file(&format!("{number}_m.sql"), "select 1;");
+    }
+    let holder = bench.connect().await;
+    holder.execute_all("begin; select pg_advisory_xact_lock(5)").await.unwrap();
+    bench.file("5_m.sql", "select pg_advisory_lock(5);");
+    let told = |label: &str| {
+        bench.events.any(|event| matches!(event, pgfleet_migrate::Event::Started { label: l } if l == label))
+    };
+    let release = async {
+        crate::support::until("the fifth is told", async || told("5_m")).await;
+        assert!(!told("6_m"));
+        holder.execute_all("commit").await.unwrap();
+    };
+    let (report, ()) = tokio::join!(bench.migrate(), release);
+    assert_eq!(report.unwrap().applied.len(), 9);
+    assert!(told("9_m"));
+}
