@@ -10,6 +10,8 @@ const UNWANTED: [&str; 4] = ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-t
 
 pub(crate) fn run() -> Result<()> {
     run::visibly(run::cargo()?.args(["fmt", "--all", "--check"]))?;
+    // A lock file that does not fit would be mended silently by everything below, and differ on the next machine.
+    run::visibly(run::cargo()?.args(["fetch", "--locked"]))?;
     for package in UNWANTED {
         ensure_absent(package)?;
     }
