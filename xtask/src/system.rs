@@ -76,17 +76,18 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
             None => Ok(()),
         };
     }
-    let what: String = missing.iter().map(|need| format!("\n  - {}", need.what())).collect();
+    let what: Vec<&str> = missing.iter().map(|need| need.what()).collect();
+    let what = what.join("\n  - ");
     if on_path("apt-get") {
         let sudo = if is_root() { "" } else { "sudo " };
         bail!(
-            "this machine lacks:{what}\nhint: type\n\n  {sudo}apt-get install -y --no-install-recommends {}\n\n\
+            "this machine lacks:\n  - {what}\nhint: type\n\n  {sudo}apt-get install -y --no-install-recommends {}\n\n\
              and run the same command again",
             packages(&missing).join(" ")
         );
     }
     bail!(
-        "this machine lacks:{what}\nhint: install that with the system's package manager and run the same command again"
+        "this machine lacks:\n  - {what}\nhint: install that with the system's package manager and run the same command again"
     )
 }
 
