@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 
 /// Flags of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Environment: lays pgfleet.<ENV>.toml over the manifest
     #[arg(long, global = true, value_name = "NAME")]
@@ -31,6 +32,9 @@ pub(crate) struct Global {
     /// One JSON document on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Wait for servers that do not answer yet (30 tries, 5 s apart, by default)
+    #[arg(long, global = true)]
+    pub(crate) wait: bool,
     /// Answer yes to questions
     #[arg(long, short = 'y', global = true)]
     pub(crate) yes: bool,
@@ -53,6 +57,7 @@ pub(crate) enum Command {
     )]
     Up(Up),
     /// Stop the local PostgreSQL; the data stays
+    #[command(after_help = "Example:\n  pgfleet down\n\nTo undo a migration: pgfleet revert")]
     Down,
     /// Make roles, databases and rights what the manifest says
     #[command(after_help = "Examples:\n  pgfleet provision\n  pgfleet provision --dry-run   # print the statements")]
@@ -78,6 +83,9 @@ pub(crate) enum Command {
     )]
     Revert(Revert),
     /// Run seeds that are new or changed
+    #[command(
+        after_help = "Examples:\n  pgfleet seed\n  pgfleet seed --service user --property admin_email=me@example.org"
+    )]
     Seed(Seed),
     /// Make a new migration
     Migration {
@@ -129,6 +137,7 @@ pub(crate) struct Provision {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigVerb {
     /// List every value
+    #[command(after_help = "Examples:\n  pgfleet config show migrations\n  pgfleet config show --origin")]
     Show {
         /// Say where each value comes from
         #[arg(long)]
@@ -158,9 +167,6 @@ pub(crate) struct Migrate {
     /// Exit with 5 when something is pending; change nothing
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) check: bool,
-    /// Wait for the server (30 tries, 5 s apart, by default)
-    #[arg(long)]
-    pub(crate) wait: bool,
     /// Databases at a time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) concurrency: Option<u32>,
@@ -242,6 +248,7 @@ pub(crate) struct Seed {
 #[derive(Debug, Subcommand)]
 pub(crate) enum MigrationVerb {
     /// Write an empty, correctly named migration with its way back
+    #[command(after_help = "Example:\n  pgfleet migration new \"add rating to trips\" --service trip")]
     New {
         /// What it does: "add rating to trips"
         name: String,
@@ -266,6 +273,9 @@ pub(crate) struct Psql {
 #[derive(Debug, Subcommand)]
 pub(crate) enum IsolationVerb {
     /// Try every service's roles on every database
+    #[command(
+        after_help = "Examples:\n  pgfleet isolation verify\n  pgfleet isolation verify --all   # each role's answer\n\nExits with 5 when something is open; `pgfleet provision` closes it."
+    )]
     Verify {
         /// Show every role instead of one row per service
         #[arg(long)]

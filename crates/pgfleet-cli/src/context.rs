@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgfleet_control::manifest::{self, Loaded, Manifest, Sources};
-use pgfleet_control::solution::{Solution, Surroundings};
+use pgfleet_control::solution::{Solution, Surroundings, wait_for_servers};
 use pgfleet_migrate::options::{Stop, Who};
 
 use crate::args::Global;
@@ -78,7 +78,26 @@ impl Context {
     /// Loads the manifest and opens the solution with its servers running already.
     pub(crate) async fn open(&self) -> Result<Solution, CommandError> {
         let loaded = self.load()?;
+        if self.global.wait {
+            self.wait_for_servers(&loaded.manifest).await?;
+        }
         Ok(Solution::open(loaded.manifest, &self.surroundings()).await?)
+    }
+
+    /// Opens the solution and starts its local servers; waits for the others when told to.
+    pub(crate) async fn start(&self, loaded: Loaded, wait: bool) -> Result<Solution, CommandError> {
+        if wait {
+            self.wait_for_servers(&loaded.manifest).await?;
+        }
+        Ok(Solution::start(loaded.manifest, &self.surroundings()).await?)
+    }
+
+    /// The control database is the first that is asked, before any database of a service.
+    async fn wait_for_servers(&self, manifest: &Manifest) -> Result<(), CommandError> {
+        let progress = self.talk.progress(manifest.servers.len(), "waiting");
+        let waited = wait_for_servers(manifest, &progress).await;
+        progress.finish();
+        Ok(waited?)
     }
 }
 

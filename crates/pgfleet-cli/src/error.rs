@@ -46,9 +46,9 @@ impl CommandError {
 
     /// Renders `error:`, `caused by:` and `hint:` lines.
     pub(crate) fn render(&self) -> String {
-        let mut text = format!("error: {}\n", self.message);
+        let mut text = format!("error: {}\n", relative_text(&self.message));
         for cause in &self.causes {
-            let _ = writeln!(text, "  caused by: {cause}");
+            let _ = writeln!(text, "  caused by: {}", relative_text(cause));
         }
         if let Some(hint) = &self.hint {
             let _ = writeln!(text, "hint: {hint}");
@@ -94,6 +94,26 @@ pub(crate) fn relative(path: &Path) -> std::path::PathBuf {
         .ok()
         .and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned))
         .unwrap_or_else(|| path.to_owned())
+}
+
+/// Returns a message with the paths in it as seen from the present folder.
+pub(crate) fn relative_text(text: &str) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let Some(here) = here.to_str().filter(|here| here.len() > 1) else { return text.to_owned() };
+    let here = format!("{here}/");
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(&here) {
+        let (before, after) = rest.split_at(at);
+        shown.push_str(before);
+        // In the middle of a longer path these are other folders.
+        let begins = before.chars().next_back().is_none_or(|c| c.is_whitespace() || "`'\"(".contains(c));
+        if !begins {
+            shown.push_str(&here);
+        }
+        rest = &after[here.len()..];
+    }
+    shown + rest
 }
 
 impl From<MigrateError> for CommandError {

@@ -43,7 +43,7 @@ impl Talk {
     /// Says something to the person at the terminal.
     pub(crate) fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            to_stderr(&format!("{text}\n"));
         }
     }
 
@@ -54,7 +54,7 @@ impl Talk {
 
     /// Says what failed, also when quiet.
     pub(crate) fn error(&self, error: &CommandError) {
-        eprint!("{}", error.render());
+        to_stderr(&error.render());
     }
 
     /// Asks before something dangerous.
@@ -70,7 +70,7 @@ impl Talk {
             return Err(CommandError::new(Exit::Usage, format!("{question}: nobody is here to answer"))
                 .hinted("answer with --yes"));
         }
-        eprint!("{question}? [y/N] ");
+        to_stderr(&format!("{question}? [y/N] "));
         let mut answer = String::new();
         // Not being able to read the answer is a no.
         let read = std::io::stdin().read_line(&mut answer);
@@ -85,6 +85,14 @@ impl Talk {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(header.iter().map(|name| name.as_ref().to_uppercase()));
+        table
+    }
+
+    /// Makes a table whose columns after the first are named as somebody else named them.
+    pub(crate) fn table_of_names(first: &str, names: impl Iterator<Item = String>) -> Table {
+        let mut table = Self::table(&[first]);
+        // In capitals `Order` and `order` would be one.
+        table.set_header(std::iter::once(first.to_uppercase()).chain(names));
         table
     }
 
@@ -177,6 +185,17 @@ impl Observer for Progress {
             _ => {}
         }
     }
+}
+
+/// Writes to standard error. A reader that went away (`2>&1 | head`) must not end a migration in the
+/// middle, as the panic of `eprintln!` would.
+fn to_stderr(text: &str) {
+    let _gone = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Renders a number of things.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Renders a duration for people.

@@ -422,7 +422,8 @@ pub async fn wait_for_servers(manifest: &Manifest, observer: &dyn Observer) -> R
                     if attempt >= attempts {
                         return Err(Error::postgres(format!("server {} does not answer", server.name), &error));
                     }
-                    let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                    let reason =
+                        std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
                     observer.event(&server.name, &Event::Waiting { attempt, attempts, reason });
                     tokio::time::sleep(delay).await;
                     attempt += 1;

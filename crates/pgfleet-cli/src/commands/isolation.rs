@@ -54,9 +54,7 @@ fn print_matrix(context: &Context, proof: &Proof) {
     let databases = proof.databases();
     let several = proof.pairs.iter().any(|pair| pair.server != proof.pairs[0].server);
     let title = |(server, name): &(String, String)| if several { format!("{server}/{name}") } else { name.clone() };
-    let mut header = vec!["service".to_owned()];
-    header.extend(databases.iter().map(title));
-    let mut table = Talk::table(&header);
+    let mut table = Talk::table_of_names("service", databases.iter().map(title));
     let mut services: Vec<&str> = Vec::new();
     for pair in &proof.pairs {
         if !services.contains(&pair.service.as_str()) {

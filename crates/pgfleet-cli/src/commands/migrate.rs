@@ -11,8 +11,11 @@ use pgfleet_postgres::Address;
 
 use crate::args::Migrate;
 use crate::context::{Context, properties, who};
-use crate::error::{CommandError, Exit, render_migration};
+use crate::error::{CommandError, Exit, relative_text, render_migration};
 use crate::talk::human;
+
+/// How often a single database without a manifest is tried with `--wait`.
+const WAIT_ATTEMPTS: u32 = 30;
 
 /// The set's name when one database is migrated without a manifest and none was given.
 pub(crate) const DEFAULT_SET: &str = "main";
@@ -21,10 +24,10 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
     if let Some(folder) = &arguments.dir {
         return one_database(context, arguments, folder).await;
     }
-    let loaded = context.load()?;
-    let mut solution = Solution::open(loaded.manifest, &context.surroundings()).await?;
+    let mut solution = context.open().await?;
     let mut options = solution.options().clone();
-    apply_flags(&mut options, arguments, solution.manifest.migrations.wait_attempts)?;
+    let wait_attempts = solution.manifest.migrations.wait_attempts;
+    apply_flags(&mut options, arguments, context.global.wait.then_some(wait_attempts))?;
     if let Some(set) = &arguments.set
         && !arguments.service.contains(set)
     {
@@ -57,15 +60,15 @@ pub(crate) async fn record(context: &Context, solution: &Solution, action: &str,
     }
 }
 
-fn apply_flags(options: &mut Options, arguments: &Migrate, wait_attempts: u32) -> Result<(), CommandError> {
+fn apply_flags(options: &mut Options, arguments: &Migrate, wait_attempts: Option<u32>) -> Result<(), CommandError> {
     options.to = arguments.to.as_deref().map(version).transpose()?;
     options.dry_run = arguments.dry_run;
     if arguments.check {
         // Looks only, but with the choices of the manifest: an edited file fails the check.
         options.dry_run = true;
     }
-    if arguments.wait {
-        options.wait_attempts = wait_attempts;
+    if let Some(attempts) = wait_attempts {
+        options.wait_attempts = attempts;
     }
     options.lock_wait = arguments.lock_wait.map(Duration::from_secs);
     Ok(())
@@ -87,14 +90,22 @@ async fn one_database(context: &Context, arguments: &Migrate, folder: &std::path
         return Err(CommandError::new(Exit::Usage, "--property is for seeds, and --dir has none"));
     };
     let mut options = Options { who: who(), stop: context.stop.clone(), ..Options::default() };
-    apply_flags(&mut options, arguments, 30)?;
+    apply_flags(&mut options, arguments, context.global.wait.then_some(WAIT_ATTEMPTS))?;
     let progress = context.talk.progress(1, "migrating");
     let began = Instant::now();
     let orderly = context.orderly();
     let result = run::migrate(&target, &set, &seeds, &options, &progress).await;
     drop(orderly);
     progress.finish();
-    let report = result?;
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            if context.talk.json {
+                context.talk.json(&failure(&target.name, &error))?;
+            }
+            return Err(error.into());
+        }
+    };
     if arguments.dry_run && !context.talk.json {
         print_scripts(context, &set, &report);
     }
@@ -132,7 +143,7 @@ pub(crate) fn bare(
 /// Says how one database's run ended.
 fn say_report(context: &Context, report: &Report, took: Duration) {
     for note in &report.notes {
-        context.talk.note(&format!("{}: {note}", report.target));
+        context.talk.note(&format!("{}: {}", report.target, relative_text(note)));
     }
     let (name, took) = (&report.target, human(took));
     let version = report.to.as_deref().unwrap_or("nothing applied");
@@ -235,14 +246,19 @@ pub(crate) fn finish(
     Ok(exit)
 }
 
+/// Renders a failure for `--json`.
+fn failure(target: &str, error: &pgfleet_migrate::Error) -> serde_json::Value {
+    serde_json::json!({
+        "target": target, "outcome": "failed", "error": error.to_string(), "causes": error.causes(),
+        "place": error.place().map(ToString::to_string), "sql_state": error.sql_state(), "hint": error.hint(),
+    })
+}
+
 /// Renders one database's outcome for `--json`.
 pub(crate) fn document(report: &TargetReport) -> serde_json::Value {
     let mut value = match &report.result {
         Ok(done) => serde_json::json!(done),
-        Err(error) => serde_json::json!({
-            "target": report.service, "outcome": "failed", "error": error.to_string(), "causes": error.causes(),
-            "place": error.place().map(ToString::to_string), "sql_state": error.sql_state(), "hint": error.hint(),
-        }),
+        Err(error) => failure(&report.service, error),
     };
     value["service"] = report.service.clone().into();
     value["server"] = report.server.clone().into();

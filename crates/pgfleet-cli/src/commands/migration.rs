@@ -11,11 +11,7 @@ use crate::error::{CommandError, Exit, relative};
 pub(crate) fn run(context: &Context, verb: &MigrationVerb) -> Result<Exit, CommandError> {
     let MigrationVerb::New { name, service } = verb;
     let loaded = context.load()?;
-    let Some(service) = loaded.manifest.service(service) else {
-        let names: Vec<_> = loaded.manifest.services.iter().map(|service| service.name.as_str()).collect();
-        return Err(CommandError::new(Exit::Configuration, format!("there is no service `{service}`"))
-            .hinted(format!("services: {}", names.join(", "))));
-    };
+    let service = pgfleet_control::solution::find_service(&loaded.manifest, service)?;
     let words: String = name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
     let words = words.trim_matches('_');
     if words.is_empty() {
@@ -28,12 +24,18 @@ pub(crate) fn run(context: &Context, verb: &MigrationVerb) -> Result<Exit, Comma
     std::fs::create_dir_all(folder).map_err(failed)?;
     let version = next_version(folder)?;
     let label = format!("{version}_{words}");
+    let mut written = Vec::new();
     for (direction, text) in [("up", format!("-- {name}\n\n")), ("down", format!("-- The way back: {name}\n\n"))] {
         let path = folder.join(format!("{label}.{direction}.sql"));
         // `create_new`: two people (or two calls in one second) must not overwrite each other.
         let file = std::fs::File::create_new(&path).map_err(failed)?;
         std::io::Write::write_all(&mut &file, text.as_bytes()).map_err(failed)?;
-        context.talk.data(&relative(&path).display().to_string());
+        written.push(relative(&path).display().to_string());
+    }
+    if context.talk.json {
+        context.talk.json(&serde_json::json!({ "written": written }))?;
+    } else {
+        context.talk.data(&written.join("\n"));
     }
     Ok(Exit::Done)
 }

@@ -35,7 +35,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Com
         Command::Psql(arguments) => psql::run(context, &arguments).await,
         Command::Isolation { verb } => isolation::run(context, &verb).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "pgfleet", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pgfleet", &mut script);
+            context.talk.data(String::from_utf8_lossy(&script).trim_end());
             Ok(Exit::Done)
         }
     }

@@ -2,17 +2,15 @@
 
 use std::time::Instant;
 
-use pgfleet_control::Solution;
-
 use crate::args::Provision;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
-use crate::talk::human;
+use crate::talk::{counted, human};
 
 pub(crate) async fn run(context: &Context, arguments: &Provision) -> Result<Exit, CommandError> {
     let began = Instant::now();
     let loaded = context.load()?;
-    let mut solution = Solution::start(loaded.manifest, &context.surroundings()).await?;
+    let mut solution = context.start(loaded, context.global.wait).await?;
     let done = solution.provision(arguments.dry_run).await?;
     if context.talk.json {
         context.talk.json(&done)?;
@@ -35,9 +33,9 @@ pub(crate) async fn run(context: &Context, arguments: &Provision) -> Result<Exit
     if count == 0 {
         context.talk.say(&format!("nothing to do: everything is as the manifest says ({took})"));
     } else if arguments.dry_run {
-        context.talk.say(&format!("{count} statements would run; nothing was changed"));
+        context.talk.say(&format!("{} would run; nothing was changed", counted(count, "statement")));
     } else {
-        context.talk.say(&format!("{count} statements ran ({took})"));
+        context.talk.say(&format!("{} ran ({took})", counted(count, "statement")));
     }
     Ok(Exit::Done)
 }

@@ -10,8 +10,8 @@ use pgfleet_migrate::{Report, run};
 use crate::args::Status;
 use crate::commands::migrate::document;
 use crate::context::Context;
-use crate::error::{CommandError, Exit, render_migration};
-use crate::talk::Talk;
+use crate::error::{CommandError, Exit, relative_text, render_migration};
+use crate::talk::{Talk, counted};
 
 pub(crate) async fn run(context: &Context, arguments: &Status) -> Result<Exit, CommandError> {
     let solution = context.open().await?;
@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, arguments: &Status) -> Result<Exit, C
         context.talk.json(&reports.iter().map(document).collect::<Vec<_>>())?;
     } else {
         print(context, &reports, !arguments.service.is_empty());
-        context.talk.say(&format!("{total} databases, {} current", total - not_current));
+        context.talk.say(&format!("{}, {} current", counted(total, "database"), total - not_current));
     }
     if unreachable && total > 0 {
         return Ok(Exit::Unreachable);
@@ -67,7 +67,7 @@ fn print(context: &Context, reports: &[TargetReport], each: bool) {
                     print_entries(context, done);
                 }
                 for note in &done.notes {
-                    context.talk.note(&format!("{}: {note}", report.service));
+                    context.talk.note(&format!("{}: {}", report.service, relative_text(note)));
                 }
             }
             Err(error) => context.talk.error(&render_migration(error)),

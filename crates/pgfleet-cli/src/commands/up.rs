@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgfleet_control::Solution;
 use pgfleet_control::roles::Login;
 use pgfleet_migrate::Outcome;
 
 use crate::args::Up;
 use crate::commands::migrate::{document, record};
 use crate::context::Context;
-use crate::error::{CommandError, Exit, render_migration};
-use crate::talk::{Talk, human};
+use crate::error::{CommandError, Exit, relative_text, render_migration};
+use crate::talk::{Talk, counted, human};
 
 pub(crate) async fn run(context: &Context, _arguments: &Up) -> Result<Exit, CommandError> {
     let began = Instant::now();
     let loaded = context.load()?;
-    let mut solution = Solution::start(loaded.manifest, &context.surroundings()).await?;
+    // Unlike the other commands `up` waits for its servers unasked, as a starting service does.
+    let mut solution = context.start(loaded, true).await?;
     let mut changed = false;
     for (name, server) in solution.servers() {
         let Some(local) = &server.local else { continue };
@@ -45,14 +45,13 @@ pub(crate) async fn run(context: &Context, _arguments: &Up) -> Result<Exit, Comm
                 format!(", databases {}", server.created.join(", "))
             };
             context.talk.say(&format!(
-                "provisioned {}: {} statements{created}",
+                "provisioned {}: {}{created}",
                 server.server,
-                server.statements.len()
+                counted(server.statements.len(), "statement")
             ));
         }
     }
     let mut options = solution.options().clone();
-    // `up` waits for its servers, as a starting service does.
     options.wait_attempts = solution.manifest.migrations.wait_attempts;
     let concurrency = solution.manifest.migrations.concurrency as usize;
     let progress = Arc::new(context.talk.progress(solution.manifest.services.len(), "migrating"));
@@ -71,7 +70,7 @@ pub(crate) async fn run(context: &Context, _arguments: &Up) -> Result<Exit, Comm
             Ok(done) => {
                 changed |= done.outcome == Outcome::Applied;
                 for note in &done.notes {
-                    context.talk.note(&format!("{}: {note}", report.service));
+                    context.talk.note(&format!("{}: {}", report.service, relative_text(note)));
                 }
                 done.to.clone().unwrap_or_else(|| "-".to_owned())
             }

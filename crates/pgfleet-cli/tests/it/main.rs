@@ -1,0 +1,13 @@
+//! The command line as its users meet it: the real program, in a folder of its own, against real
+//! servers. Exit codes, the two streams, and that nothing is lost.
+
+mod connecting;
+mod errors;
+mod files;
+mod isolation;
+mod local;
+mod manifest;
+mod output;
+mod races;
+mod support;
+mod verbs;
