@@ -91,30 +91,39 @@ impl HistoryTable {
                 run         uuid,
                 took_ms     double precision
              );
-             DO $pgfleet$
-             DECLARE entry record;
-             BEGIN
-                FOR entry IN
-                    SELECT c.oid::regclass AS relation, a.grantee
-                    FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
-                    WHERE c.oid IN ({history_text}::regclass, {seeds_text}::regclass)
-                      AND c.relowner = current_user::regrole AND a.grantee NOT IN (0, c.relowner)
-                      AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
-                LOOP
-                    EXECUTE pg_catalog.format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON %s FROM %s',
-                                              entry.relation, entry.grantee::regrole);
-                END LOOP;
-             END $pgfleet$;",
-            history_text = quote_literal(&history),
-            seeds_text = quote_literal(&seeds),
+             {protect}",
+            protect = protect_sql(&[&history, &seeds]),
         ));
         sql
     }
 }
 
-/// Returns the statement that makes the table of failures, shared by the sets of one database.
+/// Returns the statement that takes back the rights to write tables that default rights gave to
+/// others than their owner: who may write a history can forge it.
+fn protect_sql(tables: &[&str]) -> String {
+    let tables: Vec<String> = tables.iter().map(|table| format!("{}::regclass", quote_literal(table))).collect();
+    format!(
+        "DO $pgfleet$
+         DECLARE entry record;
+         BEGIN
+            FOR entry IN
+                SELECT DISTINCT c.oid::regclass AS relation, a.grantee
+                FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
+                WHERE c.oid IN ({})
+                  AND c.relowner = current_user::regrole AND a.grantee NOT IN (0, c.relowner)
+                  AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+            LOOP
+                EXECUTE pg_catalog.format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON %s FROM %s',
+                                          entry.relation, entry.grantee::regrole);
+            END LOOP;
+         END $pgfleet$;",
+        tables.join(", ")
+    )
+}
+
+/// Returns the statements that make the table of failures, shared by the sets of one database.
 pub(crate) fn create_attempts_sql() -> String {
-    "CREATE TABLE IF NOT EXISTS pgfleet.attempts (
+    let mut sql = "CREATE TABLE IF NOT EXISTS pgfleet.attempts (
         id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         set_name    text NOT NULL,
         action      text NOT NULL,
@@ -133,7 +142,9 @@ pub(crate) fn create_attempts_sql() -> String {
         tool        text,
         run         uuid
      );"
-    .to_owned()
+    .to_owned();
+    sql.push_str(&protect_sql(&["pgfleet.attempts"]));
+    sql
 }
 
 /// One row of the history, without the applied text.
@@ -221,14 +232,15 @@ impl HistoryTable {
 
     /// Returns the statements that forget a reverted migration and keep the deed in `attempts`.
     ///
-    /// Two statements in the down's own transaction: the history says what is, `attempts` what was
-    /// done.
+    /// Three statements in the down's own transaction: the history says what is, `attempts` what was
+    /// done, and the seeds run again, since what they wrote may be gone with a table.
     pub(crate) fn revert_sql(&self, version: &str, description: &str, who: &Who, run: &str) -> String {
         format!(
-            "DELETE FROM {} WHERE version = {}; INSERT INTO pgfleet.attempts (set_name, action, outcome, version, \
+            "DELETE FROM {} WHERE version = {}; DELETE FROM {}; INSERT INTO pgfleet.attempts (set_name, action, outcome, version, \
              description, os_user, host, tool, run) VALUES ({}, 'revert', 'done', {}, {}, {})",
             self.quoted(),
             quote_literal(version),
+            self.seeds_quoted(),
             quote_literal(&self.set),
             quote_literal(version),
             quote_literal(description),

@@ -104,7 +104,7 @@ async fn with(
             target: &target.name,
         })?;
         unit.record = set.history.revert_sql(&row.version, &row.description, &options.who, &run);
-        unit.record_statements = 2;
+        unit.record_statements = 3;
         units.push(unit);
     }
     let labels: Vec<String> = units.iter().map(|unit| unit.label.clone()).collect();
@@ -137,6 +137,8 @@ async fn with(
                 }
             }
         }
+        // A history of the user's choice may be older than the tables beside it.
+        store::ensure(connection, &set.history, true).await.map_err(failed)?;
         observer.event(&target.name, &Event::Planned { steps: units.len() });
         let work = Work { connection, target: &target.name, table: &set.history, options, run: &run, observer };
         work.apply(&units).await?;

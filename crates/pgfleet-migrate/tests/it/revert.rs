@@ -114,3 +114,16 @@ async fn a_way_back_without_a_transaction_that_stopped_is_not_run_again() {
     bench.revert(Goal::Steps(1)).await.unwrap();
     assert_eq!(bench.versions().await.len(), 0);
 }
+
+#[tokio::test]
+async fn what_a_way_back_took_from_the_seeds_comes_again_with_the_way_up() {
+    let bench = Bench::new().await;
+    bench.file("1_t.up.sql", "create table t (id int primary key);");
+    bench.file("1_t.down.sql", "drop table t;");
+    bench.file("seeds/1_rows.sql", "insert into t values (1) on conflict do nothing;");
+    bench.migrate().await.unwrap();
+    bench.revert(Goal::Steps(1)).await.unwrap();
+    let report = bench.migrate().await.unwrap();
+    assert_eq!((report.applied, report.seeded), (vec!["1_t".to_owned()], vec!["1_rows".to_owned()]));
+    assert_eq!(bench.column("select count(*) from t").await, ["1"]);
+}
