@@ -2,6 +2,7 @@
 //! servers. Exit codes, the two streams, and that nothing is lost.
 
 mod connecting;
+mod docs;
 mod errors;
 mod files;
 mod isolation;
