@@ -69,7 +69,7 @@ pub(crate) enum Command {
     },
     /// Apply pending migrations, then seeds
     #[command(
-        after_help = "Examples:\n  pgfleet migrate\n  pgfleet migrate --service trip --to 202501070002\n  pgfleet migrate --check                       # in CI: exit 5 when something is pending\n  pgfleet migrate --url postgresql://localhost/shop --dir migrations\n\nWith --url one database is migrated from one folder, without a manifest."
+        after_help = "Examples:\n  pgfleet migrate\n  pgfleet migrate --service trip --to 202501070002\n  pgfleet migrate --check                       # in CI: exit 5 unless everything is applied\n  pgfleet migrate --url postgresql://localhost/shop --dir migrations\n\nWith --url one database is migrated from one folder, without a manifest."
     )]
     Migrate(Migrate),
     /// Show where every database stands
@@ -164,7 +164,7 @@ pub(crate) struct Migrate {
     /// Print what would run and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Exit with 5 when something is pending; change nothing
+    /// Exit with 5 when something is pending, edited or missing; change nothing
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) check: bool,
     /// Databases at a time

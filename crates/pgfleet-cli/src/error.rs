@@ -51,7 +51,7 @@ impl CommandError {
             let _ = writeln!(text, "  caused by: {}", relative_text(cause));
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "hint: {hint}");
+            let _ = writeln!(text, "hint: {}", relative_text(hint));
         }
         text
     }

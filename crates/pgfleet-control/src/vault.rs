@@ -93,7 +93,8 @@ impl SecretsFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vault::default()),
             Err(error) => {
                 return Err(Error::new(ErrorKind::Configuration, format!("cannot read {}", self.path.display()))
-                    .cause(error.to_string()));
+                    .cause(error.to_string())
+                    .hinted("the state folder .pgfleet beside the manifest must be this user's"));
             }
         };
         // The parser's message would repeat the line, which is a secret.

@@ -103,7 +103,9 @@ async fn one_database(context: &Context, arguments: &Migrate, folder: &std::path
             if context.talk.json {
                 context.talk.json(&failure(&target.name, &error))?;
             }
-            return Err(error.into());
+            let mut own = render_migration(&error);
+            own.exit = checked(own.exit, &error, arguments.check);
+            return Err(own);
         }
     };
     if arguments.dry_run && !context.talk.json {
@@ -192,6 +194,11 @@ fn print_scripts(context: &Context, set: &Set, report: &Report) {
     }
 }
 
+/// With `--check`, files that disagree with the history are what was looked for.
+fn checked(exit: Exit, error: &pgfleet_migrate::Error, check: bool) -> Exit {
+    if check && error.kind() == pgfleet_migrate::ErrorKind::Findings { Exit::Findings } else { exit }
+}
+
 /// Tells how all databases ended and picks the exit code.
 pub(crate) fn finish(
     context: &Context,
@@ -214,7 +221,9 @@ pub(crate) fn finish(
             }
             Err(error) => {
                 counts.3 += 1;
-                errors.push(render_migration(error));
+                let mut own = render_migration(error);
+                own.exit = checked(own.exit, error, check);
+                errors.push(own);
             }
         }
     }

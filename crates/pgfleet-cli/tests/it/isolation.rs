@@ -1,6 +1,6 @@
 //! The proof, the holes it finds, and provisioning as the cure.
 
-use crate::support::Solution;
+use crate::support::{Solution, until};
 
 #[tokio::test]
 async fn a_provisioned_solution_is_tight_and_stays_so() {
@@ -19,54 +19,68 @@ async fn a_provisioned_solution_is_tight_and_stays_so() {
     solution.pgfleet("provision").exits(0).says("nothing to do");
 }
 
-/// Opens a hole, sees it named, closes it.
-async fn hole(open: &[&str], named: &[&str]) {
+#[tokio::test]
+async fn every_hole_is_named_and_provision_closes_them() {
     let solution = Solution::new().await;
     solution.pgfleet("provision").exits(0);
-    for sql in open {
+    for sql in [
+        "GRANT CONNECT ON DATABASE \"{}_user\" TO PUBLIC",
+        "GRANT CONNECT ON DATABASE \"{}_trip\" TO \"{}_user_readonly\"",
+        "GRANT \"{}_trip_owner\" TO \"{}_user_app\"",
+        "ALTER ROLE \"{}_user_migrator\" SUPERUSER CREATEDB",
+    ] {
         solution.sql(sql).await;
     }
-    let mut ran = solution.pgfleet("isolation verify").exits(5);
-    for text in named {
+    let mut ran = solution.pgfleet("isolation verify").exits(5).prints("OPEN");
+    for text in [
+        "open: PUBLIC may connect to database {}_user\nhint: pgfleet provision",
+        "open: role {}_user_readonly may connect to database {}_trip\nhint: pgfleet provision",
+        "open: role {}_user_app is a member of {}_trip_owner\nhint: pgfleet provision",
+        "open: role {}_user_migrator has power over the whole server: superuser, createdb\nhint: pgfleet provision",
+        "open: role {}_user_migrator may connect to database {}_trip\nhint: pgfleet provision",
+        "open: role {}_user_migrator may connect to database {}_control\nhint: pgfleet provision",
+    ] {
         ran = ran.says(&text.replace("{}", &solution.prefix));
     }
-    ran.says("hint: pgfleet provision").says_nothing_of("none open");
+    ran.says_nothing_of("none open");
     let proof = solution.pgfleet("isolation verify --json").exits(5).json();
-    assert!(proof["pairs"].as_array().unwrap().len() == 30);
-    solution.pgfleet("provision").exits(0).says_nothing_of("nothing to do");
+    assert_eq!(proof["pairs"].as_array().unwrap().len(), 30);
+    solution.pgfleet("provision").exits(0).says("statements ran");
     solution.pgfleet("isolation verify").exits(0).says("none open");
+    assert_eq!(
+        solution.column("postgres", "SELECT rolsuper::text FROM pg_roles WHERE rolname = '{}_user_migrator'").await,
+        ["false"]
+    );
 }
 
 #[tokio::test]
-async fn a_database_open_to_public_is_found_and_closed() {
-    hole(&["GRANT CONNECT ON DATABASE \"{}_trip\" TO PUBLIC"], &["open: PUBLIC may connect to database {}_trip"]).await;
-}
-
-#[tokio::test]
-async fn a_database_open_to_another_services_role_is_found_and_closed() {
-    hole(
-        &["GRANT CONNECT ON DATABASE \"{}_trip\" TO \"{}_user_readonly\""],
-        &["open: role {}_user_readonly may connect to database {}_trip"],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn a_member_of_another_owner_is_found_and_closed() {
-    hole(&["GRANT \"{}_trip_owner\" TO \"{}_user_app\""], &["open: role {}_user_app is a member of {}_trip_owner"])
-        .await;
-}
-
-#[tokio::test]
-async fn a_service_role_that_is_superuser_is_found_and_closed() {
-    hole(
-        &["ALTER ROLE \"{}_user_migrator\" SUPERUSER CREATEDB"],
-        &[
-            "open: role {}_user_migrator has power over the whole server: superuser, createdb",
-            "open: role {}_user_migrator may connect to database {}_trip",
-        ],
-    )
-    .await;
+async fn a_database_that_is_open_to_one_role_is_an_open_pair_and_its_sessions_end() {
+    let solution = Solution::new().await;
+    solution.pgfleet("provision").exits(0);
+    solution.sql("GRANT CONNECT ON DATABASE \"{}_trip\" TO \"{}_user_app\"").await;
+    let proof = solution.pgfleet("isolation verify --json").exits(5).json();
+    let open: Vec<_> = proof["pairs"].as_array().unwrap().iter().filter(|pair| pair["verdict"] == "open").collect();
+    assert_eq!(open.len(), 1, "{open:?}");
+    assert_eq!(open[0]["role"], solution.name("user_app"));
+    assert_eq!((&open[0]["database"], &open[0]["login_answer"]), (&solution.name("trip").into(), &"connected".into()));
+    // Somebody came in through the hole; closing it must not leave them inside.
+    let passfile = solution.folder.path().join(".pgfleet/pgpass");
+    let psql = solution.server.bin_dir().join("psql");
+    let (host, port) = ("127.0.0.1", solution.server.port());
+    let (role, database) = (solution.name("user_app"), solution.name("trip"));
+    let mut intruder = std::process::Command::new(psql)
+        .arg(format!("host={host} port={port} dbname={database} user={role} passfile={}", passfile.display()))
+        .args(["-c", "select pg_sleep(60)"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let session = "SELECT 1 FROM pg_stat_activity WHERE usename = '{}_user_app' AND wait_event = 'PgSleep'";
+    until("the intruder is in", async || !solution.column("postgres", session).await.is_empty()).await;
+    solution.pgfleet("provision").exits(0).says("1 statement ran");
+    assert!(!intruder.wait().unwrap().success());
+    assert!(solution.column("postgres", session).await.is_empty());
+    solution.pgfleet("isolation verify").exits(0);
 }
 
 #[tokio::test]

@@ -121,8 +121,8 @@ fn a_folder_that_cannot_be_written_is_named_with_a_hint() {
     let ran = local.pgfleet("up").exits(3);
     ran.says("error: cannot ").says(".pgfleet").says("hint: ");
     std::fs::remove_file(local.0.path().join(".pgfleet")).unwrap();
-    // The file system of /proc takes no files from anybody.
     let manifest = std::fs::read_to_string(local.0.path().join("pgfleet.toml")).unwrap();
-    local.0.file("pgfleet.toml", manifest.replace("url = \"local\"", "url = \"local\"\ndata_dir = \"/proc/pgfleet\""));
-    local.pgfleet("up").exits(3).says("/proc/pgfleet").says("hint: ");
+    local.0.file("taken", "");
+    local.0.file("pgfleet.toml", manifest.replace("url = \"local\"", "url = \"local\"\ndata_dir = \"taken/data\""));
+    local.pgfleet("up").exits(3).says("taken").says("hint: give user ").says("or set the state or data directory");
 }

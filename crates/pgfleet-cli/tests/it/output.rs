@@ -39,7 +39,8 @@ async fn to_stops_at_a_version() {
     bare.migrate(&["--to", "2"]).exits(0).says("applied 2, now at 2");
     assert_eq!(bare.versions().await, ["1", "2"]);
     bare.migrate(&["--to", "banana"]).exits(2).says("error: ").says("hint: ");
-    bare.migrate(&["--to", "9"]).says("9");
+    bare.migrate(&["--to", "9"]).exits(1).says("main has no migration 9").says("hint: the newest is 3");
+    bare.migrate(&["--to", "1"]).exits(0).says("nothing to do, at 2");
     bare.migrate(&[]).exits(0).says("now at 3");
 }
 
