@@ -36,6 +36,20 @@ fn set() -> Result<Set, Error> {
     Ok(Set::from_migrations(SET, migrations))
 }
 
+/// The comment that marks a control database.
+fn mark(solution: &str) -> String {
+    format!("pgfleet: control database of solution {solution}")
+}
+
+/// The statements that close a new control database to others and mark it.
+fn close_sql(database: &str, solution: &str) -> [String; 2] {
+    let name = pgfleet_postgres::quote_ident(database);
+    [
+        format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
+        format!("COMMENT ON DATABASE {name} IS {}", pgfleet_postgres::quote_literal(&mark(solution))),
+    ]
+}
+
 /// An open control database.
 #[derive(Debug)]
 pub struct Catalogue {
@@ -47,7 +61,12 @@ impl Catalogue {
     ///
     /// Closed to everybody but the administrator before anything is in it. Returns what was
     /// applied.
-    pub async fn make(admin: &Address, database: &str, options: &Options) -> Result<Vec<String>, Error> {
+    pub async fn make(
+        admin: &Address,
+        database: &str,
+        solution: &str,
+        options: &Options,
+    ) -> Result<Vec<String>, Error> {
         let mut target = Target::new("control", admin.with_database(database));
         target.admin = Some(admin.clone());
         let options = Options { to: None, dry_run: false, look_only: false, ..options.clone() };
@@ -64,13 +83,49 @@ impl Catalogue {
             let connection = connect(admin, &Purpose::new("pgfleet control"))
                 .await
                 .map_err(|error| Error::postgres("cannot close the control database to others", &error))?;
-            connection
-                .execute_all(&format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", pgfleet_postgres::quote_ident(database)))
-                .await
-                .map_err(|error| Error::postgres("cannot close the control database to others", &error))?;
+            for sql in close_sql(database, solution) {
+                connection
+                    .execute_all(&sql)
+                    .await
+                    .map_err(|error| Error::postgres("cannot close the control database to others", &error))?;
+            }
             connection.close().await;
         }
         Ok(report.applied)
+    }
+
+    /// Returns the statements that would make the control database; none when it is there.
+    pub(crate) async fn planned(admin: &Address, database: &str) -> Result<Option<Vec<String>>, Error> {
+        let purpose = Purpose::new("pgfleet control");
+        match connect(&admin.with_database(database), &purpose).await {
+            Ok(connection) => {
+                connection.close().await;
+                Ok(None)
+            }
+            Err(error) if error.kind() == pgfleet_postgres::ErrorKind::DatabaseMissing => {
+                let name = pgfleet_postgres::quote_ident(database);
+                Ok(Some(vec![format!("CREATE DATABASE {name}"), format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC")]))
+            }
+            Err(error) => Err(Error::postgres("cannot look at the control database", &error)),
+        }
+    }
+
+    /// Refuses a control database that another solution made.
+    pub(crate) async fn refuse_foreign(connection: &Connection, solution: &str) -> Result<(), Error> {
+        let rows = connection
+            .simple(
+                "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_database'), '') FROM pg_catalog.pg_database \
+                 WHERE datname = pg_catalog.current_database()",
+            )
+            .await
+            .map_err(|error| Error::postgres("cannot look at the control database", &error))?;
+        let comment = rows.first().and_then(|row| row.get(0)).unwrap_or_default();
+        if comment.is_empty() || comment == mark(solution) {
+            return Ok(());
+        }
+        let name = connection.address().database();
+        Err(Error::new(ErrorKind::Configuration, format!("the control database {name} is taken: {comment}"))
+            .hinted("name another one: database = \"…\" in [control]"))
     }
 
     /// Opens the control database.

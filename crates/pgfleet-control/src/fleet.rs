@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgfleet_migrate::{Error as MigrateError, ErrorKind, Observer, Options, Outcome, Report, Seeds, Set, Target, run};
+use pgfleet_migrate::{
+    Error as MigrateError, ErrorKind, Observer, Options, Outcome, Report, Seeds, Set, State, Target, run,
+};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -79,7 +81,14 @@ impl TargetReport {
     /// Returns the target's state after this work.
     pub fn state(&self) -> TargetState {
         match &self.result {
+            Ok(report) if report.entries.iter().any(|entry| entry.state == State::Interrupted) => {
+                TargetState::Interrupted
+            }
+            Ok(report) if report.blocked.is_some() && !report.entries.iter().any(|e| e.state == State::Ahead) => {
+                TargetState::Failed
+            }
             Ok(report) if report.outcome == Outcome::Pending => TargetState::Behind,
+            Ok(report) if report.entries.iter().any(|entry| entry.state == State::Ahead) => TargetState::Ahead,
             Ok(report) if report.notes.iter().any(|note| note.starts_with("the database is ahead")) => {
                 TargetState::Ahead
             }

@@ -162,6 +162,7 @@ impl Solution {
         let purpose = pgfleet_postgres::Purpose::new("pgfleet control");
         match pgfleet_postgres::connect(&address, &purpose).await {
             Ok(connection) => {
+                Catalogue::refuse_foreign(&connection, &self.manifest.solution.name).await?;
                 let read = vault::read_sealed(&connection, &key).await;
                 connection.close().await;
                 for (server, role, credential) in read?.iter() {
@@ -205,6 +206,15 @@ impl Solution {
                 self.vault = vault;
             }
         }
+        self.write_passfile()
+    }
+
+    /// Writes the password file that pasted connection strings point to, when it is not right.
+    ///
+    /// # Errors
+    ///
+    /// The state folder cannot be written.
+    pub fn write_passfile(&self) -> Result<(), Error> {
         let hosts =
             self.servers.iter().map(|(name, server)| (name.clone(), (server.admin.host(), server.admin.port())));
         self.place.make()?;
@@ -218,10 +228,14 @@ impl Solution {
         let control = self.manifest.control.clone();
         let control_admin = self.servers[&control.server].admin.clone();
         if !dry_run {
-            Catalogue::make(&control_admin, &control.database, &self.options).await?;
+            let name = self.manifest.solution.name.clone();
+            Catalogue::make(&control_admin, &control.database, &name, &self.options).await?;
             self.make_credentials().await?;
         }
         let mut all = Vec::new();
+        if dry_run && let Some(planned) = Catalogue::planned(&control_admin, &control.database).await? {
+            all.push(Provisioned::of_control(&control.server, planned));
+        }
         for (name, server) in &self.servers {
             let desired = DesiredServer::of(&self.manifest, name);
             let provisioned = provision_server(&server.admin, &desired, &self.vault, dry_run).await?;

@@ -159,6 +159,8 @@ impl SecretsFile {
         if std::fs::read_to_string(&path).is_ok_and(|present| present == lines) {
             return Ok(());
         }
+        // Two processes must not write one temporary file.
+        let _lock = self.place.lock()?;
         write_private(&path, &lines)
     }
 }

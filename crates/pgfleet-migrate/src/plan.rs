@@ -176,6 +176,15 @@ impl Plan {
         Self { entries, steps, notes, current }
     }
 
+    /// Marks those that an earlier run left half done.
+    pub(crate) fn mark_interrupted(&mut self, stopped: &[(String, i32)]) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.state == State::Pending) {
+            if stopped.iter().any(|(version, _)| *version == entry.version) {
+                entry.state = State::Interrupted;
+            }
+        }
+    }
+
     /// Returns whether nothing is to be applied.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()

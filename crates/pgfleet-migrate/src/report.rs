@@ -41,6 +41,9 @@ pub struct Report {
     pub pending_seeds: Vec<String>,
     /// Things worth knowing: edited comments, a database that is ahead.
     pub notes: Vec<String>,
+    /// Why a run would stop before doing anything; filled by a look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
     /// Whether the database was created.
     pub created: bool,
     /// Milliseconds in all.

@@ -87,7 +87,7 @@ async fn with(
     }
     let run = uuid::Uuid::now_v7().to_string();
     let mut units = Vec::with_capacity(scripts.len());
-    for (row, script, annotations) in &scripts {
+    for ((version, _), (row, script, annotations)) in chosen.iter().zip(&scripts) {
         // A recorded text has only what stands in it.
         let annotations =
             annotations.clone().unwrap_or_else(|| pgfleet_sql::annotation::parse(&script.text).unwrap_or_default());
@@ -103,6 +103,12 @@ async fn with(
             lock_timeout: options.lock_timeout_of(&annotations),
             target: &target.name,
         })?;
+        let up = set.find(version).map(|migration| migration.up.text.as_str());
+        if unit.statements.is_empty() && up.is_none_or(|up| pgfleet_sql::lexer::significant(up).next().is_some()) {
+            return Err(Error::new(ErrorKind::Findings, unit.action.sentence(&unit.label, &target.name))
+                .cause(format!("{} holds no statement; nothing was reverted", script.path.display()))
+                .hinted("write what undoes the migration; `select 1;` says that nothing has to be done"));
+        }
         unit.record = set.history.revert_sql(&row.version, &row.description, &options.who, &run);
         unit.record_statements = 3;
         units.push(unit);
@@ -119,6 +125,7 @@ async fn with(
         pending: Vec::new(),
         pending_seeds: Vec::new(),
         notes: Vec::new(),
+        blocked: None,
         created: false,
         took_ms: 0,
         entries: Vec::new(),

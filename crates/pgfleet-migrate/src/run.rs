@@ -8,7 +8,7 @@ use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, c
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Observer};
 use crate::history::Record;
-use crate::options::{Durability, OnAhead, OnChanged, OnOutOfOrder, Options, RetryOn};
+use crate::options::{Durability, Options, RetryOn};
 use crate::plan::{Plan, State, Step};
 use crate::report::{Outcome, Report};
 use crate::seed::Seeds;
@@ -131,14 +131,27 @@ impl Run<'_> {
         let first = self.look(connection).await?;
         if self.options.look_only || self.options.dry_run {
             let mut first = first;
+            let mut blocked = None;
             if self.options.dry_run {
                 self.check(connection, &mut first).await?;
                 self.units(&first, &[])?;
+            } else {
+                // A look tells what would stop a run instead of stopping.
+                blocked = first
+                    .plan
+                    .check(self.set, &self.target.name, self.options)
+                    .err()
+                    .map(|error| format!("{error}: {}", error.causes().join(", ")));
+                if first.has_history {
+                    let stopped = self.interrupted(connection, &first).await?;
+                    first.plan.mark_interrupted(&stopped);
+                }
             }
             let nothing = first.plan.is_empty() && first.seeds.is_empty();
             let outcome = if nothing { Outcome::UpToDate } else { Outcome::Pending };
             let mut report = self.report(outcome, &first, created, began);
             report.entries = first.plan.entries;
+            report.blocked = blocked;
             return Ok(report);
         }
         let mut looked = first;
@@ -433,6 +446,7 @@ impl Run<'_> {
             pending: looked.plan.pending(self.set),
             pending_seeds: looked.seeds.iter().map(|index| self.seeds.files[*index].name.clone()).collect(),
             notes: looked.plan.notes.clone(),
+            blocked: None,
             created,
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             entries: Vec::new(),
@@ -450,16 +464,9 @@ pub(crate) fn stopped_in_the_middle(action: Action, label: &str, target: &Target
         )
 }
 
-/// Returns the options under which a plan reports everything and stops at nothing.
+/// Returns the options under which a run only looks: what would stop it is in the report.
 pub fn looking(options: &Options) -> Options {
-    Options {
-        look_only: true,
-        on_changed: OnChanged::Warn,
-        on_missing: OnChanged::Warn,
-        on_ahead: OnAhead::Run,
-        on_out_of_order: OnOutOfOrder::Apply,
-        ..options.clone()
-    }
+    Options { look_only: true, ..options.clone() }
 }
 
 /// A connection, or the answer that there is no database.

@@ -363,9 +363,9 @@ pub(crate) fn hint(unit: &Unit<'_>, error: &pgfleet_postgres::Error, located: &L
             let what = statement.and_then(pgfleet_sql::check::needs_no_transaction).unwrap_or("this statement");
             Some(format!("{what} cannot run in a transaction: put `-- pgfleet: no-transaction` at the top of the file"))
         }
-        "55P03" => {
-            Some("another session holds the lock: `pgfleet inspect locks` or pg_stat_activity shows it".to_owned())
-        }
+        "55P03" => Some(
+            "another session holds the lock: pg_stat_activity shows it, pg_terminate_backend(pid) ends it".to_owned(),
+        ),
         "42501" => Some(
             "the migrating role lacks this right; extensions and roles are declared in the manifest and made by \
              `pgfleet provision`"

@@ -134,6 +134,8 @@ impl Error {
             Some(source) => source,
             None => "connection closed".into(),
         };
+        // The server asked for a password and none was given: it is there, and lets nobody in.
+        let kind = if connecting && source.to_string() == "password missing" { ErrorKind::Denied } else { kind };
         Self { kind, message, server: None, source: Some(source) }
     }
 
@@ -178,6 +180,9 @@ impl Error {
             ErrorKind::Unreachable => "is the server running and reachable from here? `--wait` waits for it".to_owned(),
             ErrorKind::Full => "close idle clients or raise max_connections".to_owned(),
             ErrorKind::Unavailable => "the server is starting or stopping; `--wait` waits for it".to_owned(),
+            ErrorKind::Denied if self.server.is_none() => {
+                "give the password in the connection string or in a file named by `passfile=`".to_owned()
+            }
             ErrorKind::Pooler => "give the address of the server itself, not of the pooler".to_owned(),
             _ => return self.server().and_then(|server| server.hint.clone()),
         };

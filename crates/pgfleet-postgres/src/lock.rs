@@ -64,11 +64,21 @@ impl Holder {
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pid {} ({}", self.pid, if self.application.is_empty() { "unnamed" } else { &self.application })?;
-        if !self.user.is_empty() {
-            write!(f, ", role {}", self.user)?;
+        write!(f, "pid {}", self.pid)?;
+        let known: Vec<String> = [
+            (!self.application.is_empty()).then(|| self.application.clone()),
+            (!self.user.is_empty()).then(|| format!("role {}", self.user)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if !known.is_empty() {
+            write!(f, " ({})", known.join(", "))?;
         }
-        write!(f, ") for {} s", self.since_seconds)
+        if self.since_seconds > 0 {
+            write!(f, " for {} s", self.since_seconds)?;
+        }
+        Ok(())
     }
 }
 
@@ -140,7 +150,8 @@ pub async fn holder(connection: &Connection, key: LockKey) -> Result<Option<Hold
 /// any more.
 pub async fn blockers(connection: &Connection) -> Result<Vec<Holder>, Error> {
     // After a lock time-out we no longer wait, so `pg_blocking_pids` says nothing: name the oldest
-    // other sessions of this database that are inside a transaction and hold relation locks.
+    // other sessions of this database that are inside a transaction and hold relation locks. Of
+    // other roles' sessions we may see the process and the role only.
     let rows = connection
         .simple(
             "SELECT DISTINCT a.pid, coalesce(a.application_name, ''), coalesce(a.usename, ''), \
@@ -148,7 +159,7 @@ pub async fn blockers(connection: &Connection) -> Result<Vec<Holder>, Error> {
                     coalesce(left(a.query, 200), '') \
              FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
              WHERE l.locktype = 'relation' AND l.granted AND a.datname = pg_catalog.current_database() \
-               AND l.relation >= 16384 AND a.pid <> pg_catalog.pg_backend_pid() AND a.xact_start IS NOT NULL \
+               AND l.relation >= 16384 AND a.pid <> pg_catalog.pg_backend_pid() AND (a.xact_start IS NOT NULL OR a.query = '<insufficient privilege>') \
              ORDER BY since DESC LIMIT 3",
         )
         .await?;

@@ -130,7 +130,13 @@ pub(crate) fn bare(
         CommandError::new(Exit::Usage, "--dir needs --url (or PGFLEET_URL)")
             .hinted("pgfleet migrate --url postgresql://user@host/database --dir FOLDER")
     })?;
-    let address = Address::parse(url)?;
+    let mut address = Address::parse(url)?;
+    if address.password().is_none()
+        && let Ok(password) = std::env::var("PGPASSWORD")
+    {
+        let user = address.user().to_owned();
+        address = address.with_user(&user, Some(password.into()));
+    }
     let layout = layout.map(str::parse).transpose().map_err(|error: pgfleet_sql::layout::UnknownLayout| {
         CommandError::new(Exit::Usage, error.to_string()).hinted(error.hint())
     })?;

@@ -15,6 +15,8 @@ pub(crate) async fn run(context: &Context, arguments: &Psql) -> Result<Exit, Com
     let service = solution.services(std::slice::from_ref(&arguments.service))?[0];
     // Fails with the reason when there is no password yet.
     solution.address(service, login)?;
+    // In another checkout of a solution on a real server nobody has written it yet.
+    solution.write_passfile()?;
     let bundled = solution.server(&service.server).local.as_ref().map(|running| running.bin_dir.join("psql"));
     let program = bundled.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("psql"));
     // The password stands in the password file, never in the arguments, which everybody can see.

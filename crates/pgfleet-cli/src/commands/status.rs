@@ -26,7 +26,9 @@ pub(crate) async fn run(context: &Context, arguments: &Status) -> Result<Exit, C
         reports.retain(|report| report.state() == TargetState::Behind);
     }
     if arguments.failed {
-        reports.retain(|report| report.result.is_err());
+        reports.retain(|report| {
+            matches!(report.state(), TargetState::Failed | TargetState::Interrupted | TargetState::Unreachable)
+        });
     }
     if context.talk.json {
         context.talk.json(&reports.iter().map(document).collect::<Vec<_>>())?;
@@ -65,6 +67,9 @@ fn print(context: &Context, reports: &[TargetReport], each: bool) {
             Ok(done) => {
                 if each {
                     print_entries(context, done);
+                }
+                if let Some(blocked) = &done.blocked {
+                    context.talk.say(&format!("blocked: {blocked}"));
                 }
                 for note in &done.notes {
                     context.talk.note(&format!("{}: {}", report.service, relative_text(note)));

@@ -45,16 +45,18 @@ async fn a_second_ctrl_c_does_not_wait() {
 #[tokio::test]
 async fn after_a_kill_in_the_middle_everything_is_applied_once() {
     let bare = Bare::new().await;
-    let mut child = bare.asleep().await;
+    bare.file("1_quick.sql", "create table quick (id int);\n");
+    bare.file("2_slow.sql", "create table slow (id int);\ninsert into slow values (1);\nselect pg_sleep(1);\n");
+    let mut child = bare.folder.spawn(&bare.arguments(&[]));
+    until("the second migration sleeps", async || !bare.column(SLEEPS).await.is_empty()).await;
     signal(child.id(), Signal::SIGKILL);
     child.wait().unwrap();
-    bare.file("2_slow.sql", "create table slow (id int);\n");
-    // The server notices the loss of its client when it has something to say; a run that starts
-    // before that waits for the lock and names who holds it.
-    bare.column("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").await;
-    bare.migrate(&[]).exits(0).says("now at 2");
+    // The server notices the loss of its client only when it has something to say: until then the
+    // dead run holds the lock, and whether its message ends in a commit is open.
+    bare.migrate(&[]).exits(0).says("at 2");
     assert_eq!(bare.versions().await, ["1", "2"]);
-    assert_eq!(bare.tables().await, ["quick", "slow"]);
+    assert_eq!(bare.column("SELECT count(*) FROM slow").await, ["1"]);
+    bare.migrate(&["--check"]).exits(0).says("nothing to do, at 2");
 }
 
 async fn ten_at_once(bare: &Bare, url: &str) {
@@ -73,6 +75,30 @@ async fn ten_at_once(bare: &Bare, url: &str) {
     for number in 1..=5 {
         assert_eq!(column(url, &format!("select count(*) from t{number}")).await, ["1"]);
     }
+}
+
+#[tokio::test]
+async fn ctrl_c_in_one_service_leaves_the_others_whole() {
+    let solution = Solution::new().await;
+    solution.pgfleet("migrate").exits(0);
+    let (trip, user) = (solution.name("trip"), solution.name("user"));
+    solution
+        .folder
+        .file(&format!("services/{trip}/migrations/2_slow.sql"), "create table half (id int);\nselect pg_sleep(30);\n");
+    solution.folder.file(&format!("services/{user}/migrations/2_more.sql"), "create table more (id int);\n");
+    let child = solution.folder.spawn(&["migrate", "--json"]);
+    until("one sleeps and the other is done", async || {
+        !solution.column("trip", SLEEPS).await.is_empty()
+            && solution.column("user", "select to_regclass('more')").await == ["more"]
+    })
+    .await;
+    signal(child.id(), Signal::SIGINT);
+    let ran = Ran::end_of(child).exits(130);
+    assert_eq!(ran.json().as_array().unwrap().len(), 2, "the document is whole");
+    assert_eq!(solution.column("trip", "select to_regclass('half')").await, ["NULL"]);
+    solution.pgfleet("status --check").exits(5);
+    solution.folder.file(&format!("services/{trip}/migrations/2_slow.sql"), "create table half (id int);\n");
+    solution.pgfleet("migrate").exits(0).says("1 changed, 1 up to date");
 }
 
 #[tokio::test]

@@ -43,6 +43,20 @@ pub struct Statement {
     pub sql: String,
 }
 
+impl Provisioned {
+    /// Makes the part of a dry run that is about the control database.
+    pub(crate) fn of_control(server: &str, statements: Vec<String>) -> Self {
+        Self {
+            server: server.to_owned(),
+            statements: statements.into_iter().map(|sql| Statement { database: None, sql }).collect(),
+            created: Vec::new(),
+            system_identifier: String::new(),
+            version: 0,
+            oids: BTreeMap::new(),
+        }
+    }
+}
+
 impl From<&Step> for Statement {
     fn from(step: &Step) -> Self {
         Self { database: step.database.clone(), sql: step.sql.replace(":password", "'***'") }

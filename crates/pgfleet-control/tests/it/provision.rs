@@ -32,6 +32,9 @@ async fn a_dry_run_shows_what_a_run_does_and_changes_nothing() {
     let like = format!("select 1 from pg_roles where rolname like '{}_trip%'", town.anchor.name);
     assert!(postgres.simple(&like).await.unwrap().is_empty());
     assert!(dry.iter().all(|sql| !sql.contains("SCRAM")), "no verifier is shown");
+    let control = format!("{}_control", town.anchor.name);
+    let (made, dry): (Vec<String>, Vec<String>) = dry.into_iter().partition(|sql| sql.contains(&control));
+    assert_eq!(made.len(), 2, "the control database is part of what is shown: {made:?}");
     assert_eq!(dry, town.provision().await);
 }
 
@@ -191,7 +194,11 @@ async fn a_name_that_another_solution_has_is_refused() {
     town.provision().await;
     let manifest = town.folder.path().join("pgfleet.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, text.replacen(&town.anchor.name, "another", 1)).unwrap();
+    let other = text.replacen(&town.anchor.name, "another", 1);
+    std::fs::write(&manifest, &other).unwrap();
+    let error = town.try_open().await.unwrap_err();
+    assert!(error.to_string().contains("control database") && error.to_string().contains("is taken"), "{error}");
+    std::fs::write(&manifest, other.replace("_control\"", "_other_control\"")).unwrap();
     let error = town.open().await.provision(false).await.unwrap_err();
     assert!(error.causes().iter().any(|cause| cause.contains("is taken")), "{error} {:?}", error.causes());
 }
@@ -210,11 +217,6 @@ async fn passwords_in_the_control_database_are_encrypted() {
     assert_eq!(rows.len(), 6);
     assert!(rows.iter().all(|row| (0..3).all(|at| !row.get(at).unwrap().contains(&password))));
     std::fs::remove_file(town.folder.path().join(".pgfleet/key")).unwrap();
-    let sources =
-        pgfleet_control::manifest::Sources { manifest: town.folder.path().join("pgfleet.toml"), ..Default::default() };
-    let loaded = pgfleet_control::manifest::Manifest::load(&sources).unwrap();
-    let error = pgfleet_control::Solution::open(loaded.manifest, &pgfleet_control::solution::Surroundings::default())
-        .await
-        .unwrap_err();
+    let error = town.try_open().await.unwrap_err();
     assert!(error.hint().is_some_and(|hint| hint.contains("PGFLEET_KEY")), "{error}");
 }

@@ -90,9 +90,13 @@ impl Town {
 
     /// Opens the solution anew, as another process would.
     pub(crate) async fn open(&self) -> Solution {
+        self.try_open().await.unwrap_or_else(|error| panic!("{error}: {:?}", error.causes()))
+    }
+
+    pub(crate) async fn try_open(&self) -> Result<Solution, pgfleet_control::Error> {
         let sources = Sources { manifest: self.folder.path().join("pgfleet.toml"), ..Sources::default() };
         let loaded = Manifest::load(&sources).unwrap();
-        Solution::open(loaded.manifest, &Surroundings::default()).await.unwrap()
+        Solution::open(loaded.manifest, &Surroundings::default()).await
     }
 
     /// Provisions and returns the statements that ran.

@@ -238,3 +238,26 @@ async fn tables_go_to_the_schema_of_the_service_even_when_it_is_not_there_yet() 
     run::migrate(&target, &bench.set().unwrap(), &Seeds::default(), &bench.options, &bench.events).await.unwrap();
     assert_eq!(bench.column("select schemaname from pg_tables where tablename = 't'").await, ["Trip service"]);
 }
+
+#[tokio::test]
+async fn a_look_says_what_would_stop_a_run() {
+    let bench = Bench::new().await;
+    bench.file("1_a.sql", "create table t (id int);");
+    bench.migrate().await.unwrap();
+    bench.file("1_a.sql", "create table t (id bigint);");
+    let look = run::looking(&bench.options);
+    let report = bench.migrate_with(&look).await.unwrap();
+    assert_eq!(report.entries[0].state, State::Edited);
+    assert!(report.blocked.as_deref().is_some_and(|why| why.contains("1_a")), "{:?}", report.blocked);
+    bench.file("1_a.sql", "create table t (id int);");
+    assert_eq!(bench.migrate_with(&look).await.unwrap().blocked, None);
+}
+
+#[tokio::test]
+async fn a_look_shows_a_migration_that_stopped_in_the_middle() {
+    let bench = Bench::new().await;
+    bench.file("1_a.sql", "-- pgfleet: no-transaction\ncreate table t (id int);\nselect 1/0;");
+    bench.migrate().await.unwrap_err();
+    let report = bench.migrate_with(&run::looking(&bench.options)).await.unwrap();
+    assert_eq!(report.entries[0].state, State::Interrupted);
+}

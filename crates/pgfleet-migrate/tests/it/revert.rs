@@ -127,3 +127,17 @@ async fn what_a_way_back_took_from_the_seeds_comes_again_with_the_way_up() {
     assert_eq!((report.applied, report.seeded), (vec!["1_t".to_owned()], vec!["1_rows".to_owned()]));
     assert_eq!(bench.column("select count(*) from t").await, ["1"]);
 }
+
+#[tokio::test]
+async fn a_way_back_that_holds_nothing_but_a_comment_is_none() {
+    let bench = Bench::new().await;
+    bench.file("1_t.up.sql", "create table t (id int);");
+    bench.file("1_t.down.sql", "-- The way back\n");
+    bench.file("2_nothing.up.sql", "");
+    bench.file("2_nothing.down.sql", "");
+    bench.migrate().await.unwrap();
+    let error = bench.revert(Goal::Steps(2)).await.unwrap_err();
+    assert!(shown(&error).contains("holds no statement; nothing was reverted"), "{}", shown(&error));
+    assert_eq!(bench.versions().await, ["1", "2"]);
+    bench.revert(Goal::Steps(1)).await.unwrap();
+}
