@@ -143,14 +143,18 @@ impl Solution {
             let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:".contains(c));
             if plain { text.to_owned() } else { format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")) }
         };
-        format!(
+        let mut text = format!(
             "host={} port={} dbname={} user={} passfile={}",
             quote(&admin.host()),
             admin.port(),
             quote(&service.database),
             quote(&role),
             quote(&self.place.passfile().display().to_string())
-        )
+        );
+        for (name, value) in admin.tls_parameters() {
+            text.push_str(&format!(" {name}={}", quote(&value)));
+        }
+        text
     }
 
     /// Reads the credentials that are in the control database, when that is where they are.

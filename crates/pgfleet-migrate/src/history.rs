@@ -110,7 +110,7 @@ fn protect_sql(tables: &[&str]) -> String {
                 SELECT DISTINCT c.oid::regclass AS relation, a.grantee
                 FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
                 WHERE c.oid IN ({})
-                  AND c.relowner = current_user::regrole AND a.grantee NOT IN (0, c.relowner)
+                  AND pg_catalog.pg_get_userbyid(c.relowner) = current_user AND a.grantee NOT IN (0, c.relowner)
                   AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
             LOOP
                 EXECUTE pg_catalog.format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON %s FROM %s',

@@ -150,6 +150,22 @@ impl Address {
         self.tls
     }
 
+    /// Returns the TLS parameters that libpq must be told, too, for the same protection.
+    pub fn tls_parameters(&self) -> Vec<(&'static str, String)> {
+        let mode = match self.tls {
+            // What libpq does without being told.
+            TlsMode::Disable | TlsMode::Prefer => return Vec::new(),
+            TlsMode::Require => "require",
+            TlsMode::VerifyCa => "verify-ca",
+            TlsMode::VerifyFull => "verify-full",
+        };
+        let mut parameters = vec![("sslmode", mode.to_owned())];
+        if let Some(path) = &self.root_certificates {
+            parameters.push(("sslrootcert", path.display().to_string()));
+        }
+        parameters
+    }
+
     /// Returns the first host (a name, an IP address or a socket folder).
     pub fn host(&self) -> String {
         match self.config.get_hosts().first() {
@@ -190,7 +206,11 @@ impl Address {
         }
         let host = self.host();
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        format!("postgresql://{user}{password}@{host}:{}/{database}", self.port())
+        let mut url = format!("postgresql://{user}{password}@{host}:{}/{database}", self.port());
+        for (at, (name, value)) in self.tls_parameters().iter().enumerate() {
+            url.push_str(&format!("{}{name}={}", if at == 0 { '?' } else { '&' }, percent(value)));
+        }
+        url
     }
 
     fn is_socket(&self) -> bool {
@@ -408,6 +428,14 @@ mod tests {
         let pairs = Address::parse("host=h dbname=d sslmode=disable").unwrap();
         assert_eq!(pairs.tls_mode(), TlsMode::Disable);
         assert!(Address::parse("host=h sslmode=perhaps").is_err());
+    }
+
+    #[test]
+    fn what_is_handed_on_keeps_the_protection() {
+        let address = Address::parse("postgresql://u@h/d?sslmode=verify-full&sslrootcert=/a b/ca.pem").unwrap();
+        let again = Address::parse(address.expose_url().expose_secret()).unwrap();
+        assert_eq!(again.tls_parameters(), address.tls_parameters());
+        assert_eq!(again.tls_mode(), TlsMode::VerifyFull);
     }
 
     #[test]
