@@ -8,6 +8,8 @@ pub mod catalogue;
 pub mod error;
 pub mod fleet;
 pub mod isolation;
+pub mod jobs;
+pub mod local;
 pub mod manifest;
 pub mod place;
 pub mod provision;

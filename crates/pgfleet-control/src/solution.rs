@@ -1,29 +1,26 @@
 //! A solution in work: its servers, its passwords, and what is done over all of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pgfleet_local::{Cluster, ClusterOptions, Running, Search, Status, StopMode};
-use pgfleet_migrate::history::HistoryTable;
+use pgfleet_local::Running;
 use pgfleet_migrate::options::{self, Who};
-use pgfleet_migrate::{Event, Observer, Options, Seeds, Set, Target};
+use pgfleet_migrate::{Event, Observer, Options};
 use pgfleet_postgres::{Address, ErrorKind as PgErrorKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
-use crate::fleet::{self, Job, TargetReport, Work};
-use crate::manifest::{self, Manifest, Server, ServerUrl, Service};
+use crate::fleet::{self, TargetReport, Work};
+use crate::jobs::base_options;
+use crate::local::local_server;
+use crate::manifest::{Manifest, Server, ServerUrl, Service};
 use crate::place::Place;
 use crate::provision::run::{end_strangers, missing_credentials};
 use crate::provision::{DesiredServer, Provisioned, provision_server};
 use crate::roles::{Login, Roles};
 use crate::seal::SealKey;
 use crate::vault::{self, Credential, SecretsFile, Vault};
-
-/// The administrator of a local server.
-const SUPERUSER: &str = "postgres";
 
 /// How a solution is opened; what the caller knows of its surroundings.
 #[derive(Debug, Clone, Default)]
@@ -254,90 +251,6 @@ impl Solution {
         Ok(all)
     }
 
-    /// Returns the services that were asked for, all when none was named.
-    ///
-    /// # Errors
-    ///
-    /// An unknown name, with the one that was probably meant.
-    pub fn services(&self, names: &[String]) -> Result<Vec<&Service>, Error> {
-        let mut chosen = Vec::new();
-        for name in names {
-            chosen.push(find_service(&self.manifest, name)?);
-        }
-        Ok(if names.is_empty() { self.manifest.services.iter().collect() } else { chosen })
-    }
-
-    /// Collects the databases of services with their migrations and seeds.
-    pub fn jobs(&self, names: &[String], extra: &BTreeMap<String, String>) -> Result<Vec<Job>, Error> {
-        // Services may share a folder; reading it once per service would cost more than the work.
-        let mut folders: HashMap<PathBuf, Set> = HashMap::new();
-        let mut jobs = Vec::new();
-        for service in self.services(names)? {
-            let set = self.set(service, &mut folders)?;
-            let mut properties = self.properties(service)?;
-            properties.extend(extra.clone());
-            let seeds = Seeds::read(&service.seeds, properties).map_err(|error| files_error(&error))?;
-            let mut target = Target::new(&service.name, self.address(service, Login::Migrator)?);
-            target.schema = Some(service.schema.clone());
-            jobs.push(Job {
-                service: service.name.clone(),
-                server: service.server.clone(),
-                target,
-                set: Arc::new(set),
-                seeds: Arc::new(seeds),
-            });
-        }
-        Ok(jobs)
-    }
-
-    /// Reads a service's migration set.
-    fn set(&self, service: &Service, folders: &mut HashMap<PathBuf, Set>) -> Result<Set, Error> {
-        if !folders.contains_key(&service.migrations) {
-            let set = self.read_set(service)?;
-            folders.insert(service.migrations.clone(), set);
-        }
-        let mut set = folders[&service.migrations].clone();
-        set.name.clone_from(&service.name);
-        set.history = match service.history.as_deref().and_then(|history| history.split_once('.')) {
-            Some((schema, table)) => HistoryTable::at(&service.name, schema, table),
-            None => HistoryTable::of_set(&service.name),
-        };
-        Ok(set)
-    }
-
-    fn read_set(&self, service: &Service) -> Result<Set, Error> {
-        let layout = service.layout.as_deref().map(str::parse).transpose().map_err(
-            |error: pgfleet_sql::layout::UnknownLayout| {
-                Error::new(ErrorKind::Configuration, error.to_string()).hinted(error.hint())
-            },
-        )?;
-        if !service.migrations.exists() {
-            // A service without migrations yet is one with nothing to do.
-            let mut empty = Set::from_migrations(&service.name, Vec::new());
-            empty.folder.clone_from(&service.migrations);
-            empty.notes.push(format!("{} does not exist", service.migrations.display()));
-            return Ok(empty);
-        }
-        let placeholders = &self.manifest.migrations.placeholders;
-        let placeholders =
-            placeholders.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
-        Set::read(&service.name, &service.migrations, layout, placeholders).map_err(|error| files_error(&error))
-    }
-
-    /// Returns the values for a service's seeds; passwords as Argon2id hashes.
-    fn properties(&self, service: &Service) -> Result<BTreeMap<String, String>, Error> {
-        let mut values = BTreeMap::new();
-        for (name, value) in self.manifest.properties_of(service) {
-            let value = if name.ends_with("password") {
-                vault::property_hash(&SecretsFile::new(&self.place), &name, Some(&value))?
-            } else {
-                value.expose_secret().to_owned()
-            };
-            values.insert(name, value);
-        }
-        Ok(values)
-    }
-
     /// Migrates and seeds; a database or role that is missing is provisioned first.
     pub async fn migrate(
         &mut self,
@@ -411,15 +324,6 @@ fn not_provisioned(report: &TargetReport) -> bool {
     })
 }
 
-/// Finds a declared service.
-///
-/// # Errors
-///
-/// An unknown name, with the one that was probably meant.
-pub fn find_service<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Service, Error> {
-    manifest.service(name).ok_or_else(|| unknown_service(manifest, name))
-}
-
 /// Waits until the servers that are not ours to start answer, as often and as long as the manifest
 /// says.
 ///
@@ -460,29 +364,6 @@ fn remote_address(server: &Server, url: &SecretString) -> Result<Address, Error>
         .map_err(|error| Error::new(ErrorKind::Configuration, format!("server {}: {error}", server.name)))
 }
 
-fn unknown_service(manifest: &Manifest, name: &str) -> Error {
-    let names = manifest.services.iter().map(|service| service.name.as_str());
-    let error =
-        Error::new(ErrorKind::Configuration, format!("there is no service `{name}` in {}", manifest.path.display()));
-    let near = names.clone().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-    match near.filter(|near| strsim::jaro_winkler(near, name) > 0.7) {
-        Some(near) => error.hinted(format!("did you mean `{near}`?")),
-        None => error.hinted(format!("services: {}", names.collect::<Vec<_>>().join(", "))),
-    }
-}
-
-/// Turns an error about files into one of ours.
-fn files_error(error: &pgfleet_migrate::Error) -> Error {
-    let mut own = Error::new(ErrorKind::Failed, error.to_string());
-    for cause in error.causes() {
-        own = own.cause(cause);
-    }
-    match error.hint() {
-        Some(hint) => own.hinted(hint),
-        None => own,
-    }
-}
-
 /// Whether passwords are kept in the file beside the manifest.
 fn uses_file(manifest: &Manifest) -> bool {
     matches!(manifest.servers[&manifest.control.server].url, ServerUrl::Local)
@@ -515,139 +396,4 @@ fn seal_key(manifest: &Manifest, place: &Place, surroundings: &Surroundings) -> 
     let key = SealKey::generate()?;
     crate::place::write_private(&path, key.expose_secret())?;
     SealKey::parse(&key)
-}
-
-fn base_options(manifest: &Manifest, surroundings: &Surroundings) -> Options {
-    let own = &manifest.migrations;
-    Options {
-        lock_timeout: own.lock_timeout,
-        lock_tries: own.lock_tries,
-        retry_on: match own.retry_on {
-            manifest::RetryOn::Transient => options::RetryOn::Transient,
-            manifest::RetryOn::Any => options::RetryOn::Any,
-        },
-        max_tries: own.max_tries,
-        min_retry_wait: own.min_retry_wait,
-        max_retry_wait: own.max_retry_wait,
-        wait_attempts: 1,
-        wait_delay: own.wait_delay,
-        lock_wait: None,
-        durability: match own.durability {
-            manifest::Durability::Run => options::Durability::Run,
-            manifest::Durability::Each => options::Durability::Each,
-        },
-        on_changed: match own.on_changed {
-            manifest::OnChanged::Error => options::OnChanged::Error,
-            manifest::OnChanged::Warn => options::OnChanged::Warn,
-        },
-        on_missing: match own.on_missing {
-            manifest::OnMissing::Error => options::OnChanged::Error,
-            manifest::OnMissing::Warn => options::OnChanged::Warn,
-        },
-        on_ahead: match own.on_ahead {
-            manifest::OnAhead::Run => options::OnAhead::Run,
-            manifest::OnAhead::Error => options::OnAhead::Error,
-        },
-        on_out_of_order: match own.on_out_of_order {
-            manifest::OnOutOfOrder::Error => options::OnOutOfOrder::Error,
-            manifest::OnOutOfOrder::Apply => options::OnOutOfOrder::Apply,
-        },
-        to: None,
-        dry_run: false,
-        look_only: false,
-        who: surroundings.who.clone(),
-        stop: surroundings.stop.clone(),
-    }
-}
-
-/// Returns the cluster that a manifest's local server is.
-fn cluster(manifest: &Manifest, server: &Server, place: &Place, password: &SecretString) -> Cluster {
-    let folder: String = server.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let name = format!("{}-{folder}", manifest.solution.name);
-    let mut options = ClusterOptions::new(name, place.folder().join(folder), password.expose_secret());
-    options.data_dir.clone_from(&server.data_dir);
-    SUPERUSER.clone_into(&mut options.superuser);
-    options.search = Search::from_env();
-    options.search.bin_dir.clone_from(&server.bin_dir);
-    // What the services' pools may take together, room for our own work, and some for people.
-    let pools: u32 =
-        manifest.services.iter().filter(|service| service.server == server.name).map(|service| service.pool.max).sum();
-    options.max_connections =
-        server.max_connections.unwrap_or_else(|| (pools + 2 * manifest.migrations.concurrency + 20).clamp(100, 1000));
-    Cluster::new(options)
-}
-
-/// Runs blocking work of `pgfleet-local` off the async threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, pgfleet_local::Error> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(Error::from),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-async fn local_server(
-    manifest: &Manifest,
-    server: &Server,
-    place: &Place,
-    file: &SecretsFile,
-    vault: &mut Vault,
-    start: bool,
-) -> Result<ConnectedServer, Error> {
-    let known = vault.get(&server.name, SUPERUSER).map(|credential| credential.password.clone());
-    let password = match known {
-        Some(password) => password,
-        None if !start => return Err(stopped(server)),
-        None => {
-            let (updated, password) = file.update(|vault| {
-                if vault.get(&server.name, SUPERUSER).is_none() {
-                    vault.set(&server.name, SUPERUSER, Credential::generate());
-                }
-                vault.get(&server.name, SUPERUSER).map(|credential| credential.password.clone())
-            })?;
-            *vault = updated;
-            password.unwrap_or_default()
-        }
-    };
-    let cluster = cluster(manifest, server, place, &password);
-    let running = if start {
-        blocking(move || cluster.ensure_running()).await?
-    } else {
-        match blocking(move || cluster.status()).await? {
-            Status::Running(running) => running,
-            _ => return Err(stopped(server)),
-        }
-    };
-    let admin = Address::local(running.port, SUPERUSER, password, "postgres");
-    Ok(ConnectedServer { admin, local: Some(running) })
-}
-
-fn stopped(server: &Server) -> Error {
-    Error::new(ErrorKind::Unreachable, format!("the local server {} is not running", server.name))
-        .hinted("start it: pgfleet up --detach")
-}
-
-/// What `down` found for one local server.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Down {
-    /// The server's name.
-    pub server: String,
-    /// Whether it was running.
-    pub was_running: bool,
-}
-
-/// Stops the local servers of a solution; their data stays.
-pub async fn stop(manifest: &Manifest) -> Result<Vec<Down>, Error> {
-    let place = Place::of(&manifest.root);
-    let vault = SecretsFile::new(&place).read()?;
-    let mut all = Vec::new();
-    for server in manifest.servers.values().filter(|server| matches!(server.url, ServerUrl::Local)) {
-        let password =
-            vault.get(&server.name, SUPERUSER).map(|credential| credential.password.clone()).unwrap_or_default();
-        let cluster = cluster(manifest, server, &place, &password);
-        let stopped = blocking(move || cluster.stop(StopMode::Fast)).await?;
-        all.push(Down { server: server.name.clone(), was_running: stopped.was_running });
-    }
-    Ok(all)
 }

@@ -5,7 +5,7 @@ use crate::error::{CommandError, Exit};
 
 pub(crate) async fn run(context: &Context) -> Result<Exit, CommandError> {
     let loaded = context.load()?;
-    let stopped = pgfleet_control::solution::stop(&loaded.manifest).await?;
+    let stopped = pgfleet_control::local::stop(&loaded.manifest).await?;
     if context.talk.json {
         context.talk.json(&stopped)?;
     }

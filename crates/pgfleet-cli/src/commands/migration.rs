@@ -11,7 +11,7 @@ use crate::error::{CommandError, Exit, relative};
 pub(crate) fn run(context: &Context, verb: &MigrationVerb) -> Result<Exit, CommandError> {
     let MigrationVerb::New { name, service } = verb;
     let loaded = context.load()?;
-    let service = pgfleet_control::solution::find_service(&loaded.manifest, service)?;
+    let service = pgfleet_control::jobs::find_service(&loaded.manifest, service)?;
     let words: String = name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
     let words = words.trim_matches('_');
     if words.is_empty() {

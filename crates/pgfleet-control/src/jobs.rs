@@ -1,0 +1,177 @@
+//! From the manifest to the work: which databases, with which migrations and seeds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgfleet_migrate::history::HistoryTable;
+use pgfleet_migrate::{Options, Seeds, Set, Target, options};
+use secrecy::ExposeSecret as _;
+
+use crate::error::{Error, ErrorKind};
+use crate::fleet::Job;
+use crate::manifest::{self, Manifest, Service};
+use crate::roles::Login;
+use crate::solution::{Solution, Surroundings};
+use crate::vault::{self, SecretsFile};
+
+impl Solution {
+    /// Returns the services that were asked for, all when none was named.
+    ///
+    /// # Errors
+    ///
+    /// An unknown name, with the one that was probably meant.
+    pub fn services(&self, names: &[String]) -> Result<Vec<&Service>, Error> {
+        let mut chosen = Vec::new();
+        for name in names {
+            chosen.push(find_service(&self.manifest, name)?);
+        }
+        Ok(if names.is_empty() { self.manifest.services.iter().collect() } else { chosen })
+    }
+
+    /// Collects the databases of services with their migrations and seeds.
+    pub fn jobs(&self, names: &[String], extra: &BTreeMap<String, String>) -> Result<Vec<Job>, Error> {
+        // Services may share a folder; reading it once per service would cost more than the work.
+        let mut folders: HashMap<PathBuf, Set> = HashMap::new();
+        let mut jobs = Vec::new();
+        for service in self.services(names)? {
+            let set = self.set(service, &mut folders)?;
+            let mut properties = self.properties(service)?;
+            properties.extend(extra.clone());
+            let seeds = Seeds::read(&service.seeds, properties).map_err(|error| files_error(&error))?;
+            let mut target = Target::new(&service.name, self.address(service, Login::Migrator)?);
+            target.schema = Some(service.schema.clone());
+            jobs.push(Job {
+                service: service.name.clone(),
+                server: service.server.clone(),
+                target,
+                set: Arc::new(set),
+                seeds: Arc::new(seeds),
+            });
+        }
+        Ok(jobs)
+    }
+
+    /// Reads a service's migration set.
+    fn set(&self, service: &Service, folders: &mut HashMap<PathBuf, Set>) -> Result<Set, Error> {
+        if !folders.contains_key(&service.migrations) {
+            let set = self.read_set(service)?;
+            folders.insert(service.migrations.clone(), set);
+        }
+        let mut set = folders[&service.migrations].clone();
+        set.name.clone_from(&service.name);
+        set.history = match service.history.as_deref().and_then(|history| history.split_once('.')) {
+            Some((schema, table)) => HistoryTable::at(&service.name, schema, table),
+            None => HistoryTable::of_set(&service.name),
+        };
+        Ok(set)
+    }
+
+    fn read_set(&self, service: &Service) -> Result<Set, Error> {
+        let layout = service.layout.as_deref().map(str::parse).transpose().map_err(
+            |error: pgfleet_sql::layout::UnknownLayout| {
+                Error::new(ErrorKind::Configuration, error.to_string()).hinted(error.hint())
+            },
+        )?;
+        if !service.migrations.exists() {
+            // A service without migrations yet is one with nothing to do.
+            let mut empty = Set::from_migrations(&service.name, Vec::new());
+            empty.folder.clone_from(&service.migrations);
+            empty.notes.push(format!("{} does not exist", service.migrations.display()));
+            return Ok(empty);
+        }
+        let placeholders = &self.manifest.migrations.placeholders;
+        let placeholders =
+            placeholders.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
+        Set::read(&service.name, &service.migrations, layout, placeholders).map_err(|error| files_error(&error))
+    }
+
+    /// Returns the values for a service's seeds; passwords as Argon2id hashes.
+    fn properties(&self, service: &Service) -> Result<BTreeMap<String, String>, Error> {
+        let mut values = BTreeMap::new();
+        for (name, value) in self.manifest.properties_of(service) {
+            let value = if name.ends_with("password") {
+                vault::property_hash(&SecretsFile::new(self.place()), &name, Some(&value))?
+            } else {
+                value.expose_secret().to_owned()
+            };
+            values.insert(name, value);
+        }
+        Ok(values)
+    }
+}
+
+/// Finds a declared service.
+///
+/// # Errors
+///
+/// An unknown name, with the one that was probably meant.
+pub fn find_service<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Service, Error> {
+    manifest.service(name).ok_or_else(|| unknown_service(manifest, name))
+}
+
+fn unknown_service(manifest: &Manifest, name: &str) -> Error {
+    let names = manifest.services.iter().map(|service| service.name.as_str());
+    let error =
+        Error::new(ErrorKind::Configuration, format!("there is no service `{name}` in {}", manifest.path.display()));
+    let near = names.clone().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    match near.filter(|near| strsim::jaro_winkler(near, name) > 0.7) {
+        Some(near) => error.hinted(format!("did you mean `{near}`?")),
+        None => error.hinted(format!("services: {}", names.collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// Turns an error about files into one of ours.
+fn files_error(error: &pgfleet_migrate::Error) -> Error {
+    let mut own = Error::new(ErrorKind::Failed, error.to_string());
+    for cause in error.causes() {
+        own = own.cause(cause);
+    }
+    match error.hint() {
+        Some(hint) => own.hinted(hint),
+        None => own,
+    }
+}
+
+pub(crate) fn base_options(manifest: &Manifest, surroundings: &Surroundings) -> Options {
+    let own = &manifest.migrations;
+    Options {
+        lock_timeout: own.lock_timeout,
+        lock_tries: own.lock_tries,
+        retry_on: match own.retry_on {
+            manifest::RetryOn::Transient => options::RetryOn::Transient,
+            manifest::RetryOn::Any => options::RetryOn::Any,
+        },
+        max_tries: own.max_tries,
+        min_retry_wait: own.min_retry_wait,
+        max_retry_wait: own.max_retry_wait,
+        wait_attempts: 1,
+        wait_delay: own.wait_delay,
+        lock_wait: None,
+        durability: match own.durability {
+            manifest::Durability::Run => options::Durability::Run,
+            manifest::Durability::Each => options::Durability::Each,
+        },
+        on_changed: match own.on_changed {
+            manifest::OnChanged::Error => options::OnChanged::Error,
+            manifest::OnChanged::Warn => options::OnChanged::Warn,
+        },
+        on_missing: match own.on_missing {
+            manifest::OnMissing::Error => options::OnChanged::Error,
+            manifest::OnMissing::Warn => options::OnChanged::Warn,
+        },
+        on_ahead: match own.on_ahead {
+            manifest::OnAhead::Run => options::OnAhead::Run,
+            manifest::OnAhead::Error => options::OnAhead::Error,
+        },
+        on_out_of_order: match own.on_out_of_order {
+            manifest::OnOutOfOrder::Error => options::OnOutOfOrder::Error,
+            manifest::OnOutOfOrder::Apply => options::OnOutOfOrder::Apply,
+        },
+        to: None,
+        dry_run: false,
+        look_only: false,
+        who: surroundings.who.clone(),
+        stop: surroundings.stop.clone(),
+    }
+}
