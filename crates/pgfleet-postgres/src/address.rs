@@ -140,6 +140,11 @@ impl Address {
         self.config.get_user().unwrap_or("postgres")
     }
 
+    /// Returns whether the connection string names a role.
+    pub fn names_user(&self) -> bool {
+        self.config.get_user().is_some()
+    }
+
     /// Returns the password, still secret.
     pub fn password(&self) -> Option<&SecretString> {
         self.password.as_ref()

@@ -131,6 +131,12 @@ pub(crate) fn bare(
             .hinted("pgfleet migrate --url postgresql://user@host/database --dir FOLDER")
     })?;
     let mut address = Address::parse(url)?;
+    // What the connection string leaves open is what psql would take.
+    if !address.names_user() {
+        let user = std::env::var("PGUSER").unwrap_or_else(|_| who().user);
+        let password = address.password().cloned();
+        address = address.with_user(&user, password);
+    }
     if address.password().is_none()
         && let Ok(password) = std::env::var("PGPASSWORD")
     {
