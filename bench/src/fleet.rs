@@ -40,14 +40,15 @@ pub(crate) fn measure(
         [Contender::new("pgfleet", migrate), Contender::new(of_limit, |_| limit.run(AT_A_TIME, &look, &targets))];
     for round in 0..=options.rounds {
         eprintln!("{} databases, round {round} of {}", options.databases, options.rounds);
-        server.drop(&solution.databases)?;
-        server.drop(&theirs)?;
-        timing::time(&mut solution.command(&["provision"]))?;
-        server.create(&theirs)?;
-        timing::round(&mut applying, round, round > 0)?;
-        // What the migrations wrote must not be written out while somebody is looking.
-        server.checkpoint()?;
-        timing::round(&mut looking, round, round > 0)?;
+        server.prepare(|| {
+            server.drop(&solution.databases)?;
+            server.drop(&theirs)?;
+            timing::time(&mut solution.command(&["provision"]))?;
+            server.create(&theirs)
+        })?;
+        // Before each turn, or whoever comes second writes out what the first one left in the server's memory.
+        timing::round_with(&mut applying, round, round > 0, || server.prepare(|| Ok(())))?;
+        timing::round_with(&mut looking, round, round > 0, || server.prepare(|| Ok(())))?;
     }
     let count = options.databases;
     report.compare(&format!("(c) 50 migrations, {count} databases"), &applying[0], &applying[1], Some(1.3));

@@ -34,9 +34,20 @@ impl<'a> Contender<'a> {
 
 /// One more round for each; whoever was first is last in the next one.
 pub(crate) fn round(contenders: &mut [Contender<'_>], round: usize, counts: bool) -> Result<()> {
+    round_with(contenders, round, counts, || Ok(()))
+}
+
+/// Like [`round`], with something to be done before each turn.
+pub(crate) fn round_with(
+    contenders: &mut [Contender<'_>],
+    round: usize,
+    counts: bool,
+    before: impl Fn() -> Result<()>,
+) -> Result<()> {
     let all = contenders.len();
     for turn in 0..all {
         let contender = &mut contenders[(round + turn) % all];
+        before()?;
         let took = contender.take_turn(round)?;
         if counts {
             contender.times.push(took);
