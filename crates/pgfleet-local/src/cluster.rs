@@ -210,6 +210,11 @@ impl Cluster {
         let place = Place::find(&self.options)?;
         let _lock = files::lock(&place.lock_file())?;
         let stopped = stop(&place, mode)?;
+        if let Some(postmaster) = &stopped {
+            // An empty folder that the next start makes again; a server killed hard may have left
+            // its socket there, and then it stays.
+            let _kept = std::fs::remove_dir(&postmaster.socket_dir);
+        }
         Ok(Stopped { was_running: stopped.is_some() })
     }
 

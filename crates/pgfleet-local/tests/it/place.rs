@@ -118,7 +118,7 @@ fn a_socket_folder_of_somebody_else_is_refused() {
     let fixture = Fixture::new();
     let running = fixture.cluster.ensure_running().unwrap();
     fixture.cluster.stop(StopMode::Fast).unwrap();
-    fs::remove_dir_all(&running.socket_dir).unwrap();
+    assert!(!running.socket_dir.exists(), "a stopped server leaves no folder behind");
     fs::create_dir(&running.socket_dir).unwrap();
     chown(&running.socket_dir, Some(12_345), None).unwrap();
     let error = fixture.cluster.ensure_running().unwrap_err();
