@@ -87,7 +87,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  pgfleet seed\n  pgfleet seed --service user --property admin_email=me@example.org"
     )]
     Seed(Seed),
-    /// Make a new migration
+    /// Make a new migration, mend one that stopped, correct the history
     Migration {
         #[command(subcommand)]
         verb: MigrationVerb,
@@ -256,6 +256,47 @@ pub(crate) enum MigrationVerb {
         #[arg(long, value_name = "NAME")]
         service: String,
     },
+    /// Go on with a file without a transaction at the statement that did not finish
+    #[command(
+        after_help = "Examples:\n  pgfleet migration resume 202501070002 --service trip\n  pgfleet migration resume 3 --url postgresql://localhost/shop --dir migrations\n\nAn INVALID index that the statement left behind is dropped first. What is pending behind the\nfile is left to `pgfleet migrate`."
+    )]
+    Resume(Repair),
+    /// Forget that a file without a transaction stopped: the next run begins it again
+    #[command(
+        after_help = "Example:\n  pgfleet migration reset 202501070002 --service trip\n\nUndo by hand what its statements did, or make them bear running twice."
+    )]
+    Reset(Repair),
+    /// Record a migration as applied without running it
+    #[command(after_help = "Example:\n  pgfleet migration mark-applied 202501070002 --service trip")]
+    MarkApplied(Repair),
+    /// Remove the record of an applied migration without undoing it
+    #[command(
+        after_help = "Example:\n  pgfleet migration forget 202501070002 --service trip\n\nThe next run applies it again when it has a file. To undo it: pgfleet revert"
+    )]
+    Forget(Repair),
+    /// Take the present file for what was applied
+    #[command(
+        after_help = "Example:\n  pgfleet migration accept 202501070002 --service trip\n\nShows how the two differ. The database itself is not changed."
+    )]
+    Accept(Repair),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// The migration's version
+    pub(crate) version: String,
+    /// The service
+    #[arg(long, value_name = "NAME", required_unless_present = "dir", conflicts_with_all = ["url", "dir"])]
+    pub(crate) service: Option<String>,
+    /// One database: its connection string (without it, PGFLEET_URL)
+    #[arg(long, value_name = "URL", requires = "dir")]
+    pub(crate) url: Option<String>,
+    /// One database: the folder of its migrations
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// One database: the migration set
+    #[arg(long, value_name = "NAME", requires = "dir")]
+    pub(crate) set: Option<String>,
 }
 
 #[derive(Debug, Args)]

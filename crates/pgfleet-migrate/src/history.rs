@@ -140,12 +140,40 @@ pub(crate) fn create_attempts_sql() -> String {
         os_user     text,
         host        text,
         tool        text,
-        run         uuid
+        run         uuid,
+        checksum    text,
+        invalid_indexes oid[]
      );"
     .to_owned();
     sql.push_str(&protect_sql(&["pgfleet.attempts"]));
     sql
 }
+
+/// Returns the statement that makes of a journal the row of a failure.
+pub(crate) fn end_journal_sql(
+    id: &str,
+    failure: &crate::failure::Failure,
+    outcome: &str,
+    who: &Who,
+    run: &str,
+) -> String {
+    format!(
+        "UPDATE pgfleet.attempts SET outcome = {}, statement_number = {}, statement = {}, place = {}, \
+         sql_state = {}, message = {}, at = pg_catalog.clock_timestamp(), by_role = session_user, \
+         (os_user, host, tool, run) = ({}) WHERE id = {id}",
+        quote_literal(outcome),
+        failure.statement_number,
+        quote_literal(&failure.statement),
+        quote_literal(&failure.place),
+        quote_literal(&failure.sql_state),
+        quote_literal(&failure.message),
+        provenance(who, run),
+    )
+}
+
+/// Adds to a table of failures what the first ones did not have.
+pub(crate) const ALTER_ATTEMPTS: &str = "ALTER TABLE pgfleet.attempts ADD COLUMN IF NOT EXISTS checksum text, \
+     ADD COLUMN IF NOT EXISTS invalid_indexes oid[];";
 
 /// One row of the history, without the applied text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,15 +264,82 @@ impl HistoryTable {
     /// done, and the seeds run again, since what they wrote may be gone with a table.
     pub(crate) fn revert_sql(&self, version: &str, description: &str, who: &Who, run: &str) -> String {
         format!(
-            "DELETE FROM {} WHERE version = {}; DELETE FROM {}; INSERT INTO pgfleet.attempts (set_name, action, outcome, version, \
-             description, os_user, host, tool, run) VALUES ({}, 'revert', 'done', {}, {}, {})",
+            "DELETE FROM {} WHERE version = {}; DELETE FROM {}; {}",
             self.quoted(),
             quote_literal(version),
             self.seeds_quoted(),
+            self.deed_sql("revert", version, description, "", who, run),
+        )
+    }
+
+    /// Returns the statement that forgets that a file without a transaction stopped in the middle.
+    pub(crate) fn clear_sql(&self, version: &str) -> String {
+        format!(
+            "DELETE FROM pgfleet.attempts WHERE set_name = {} AND version = {} AND outcome = 'interrupted'",
             quote_literal(&self.set),
             quote_literal(version),
+        )
+    }
+
+    /// Returns the statement that keeps in `attempts` what was done to the history.
+    pub(crate) fn deed_sql(
+        &self,
+        action: &str,
+        version: &str,
+        description: &str,
+        message: &str,
+        who: &Who,
+        run: &str,
+    ) -> String {
+        format!(
+            "INSERT INTO pgfleet.attempts (set_name, action, outcome, version, description, message, os_user, host, \
+             tool, run) VALUES ({}, {}, 'done', {}, {}, nullif({}, ''), {})",
+            quote_literal(&self.set),
+            quote_literal(action),
+            quote_literal(version),
             quote_literal(description),
+            quote_literal(message),
             provenance(who, run),
+        )
+    }
+
+    /// Returns the statement that takes the present file for what was applied.
+    pub(crate) fn accept_sql(&self, recorded: &str, record: &Record<'_>) -> String {
+        format!(
+            "UPDATE {} SET checksum = {}, raw_hash = {}, sql = {}, down = {} WHERE version = {}",
+            self.quoted(),
+            quote_literal(record.checksum),
+            quote_literal(record.raw_hash),
+            quote_literal(record.sql),
+            record.down.map_or_else(|| "NULL".to_owned(), quote_literal),
+            quote_literal(recorded),
+        )
+    }
+
+    /// Returns the statement that removes the record of an applied migration.
+    pub(crate) fn delete_sql(&self, recorded: &str) -> String {
+        format!("DELETE FROM {} WHERE version = {}", self.quoted(), quote_literal(recorded))
+    }
+
+    /// Returns the statement that begins the journal of a file without a transaction; its row tells
+    /// the journal's id, when it began, and which indexes were invalid before.
+    pub(crate) fn journal_sql(&self, begun: &crate::failure::Failure, checksum: &str, who: &Who, run: &str) -> String {
+        format!(
+            "WITH before AS (SELECT coalesce(pg_catalog.array_agg(indexrelid), '{{}}') AS indexes \
+             FROM pg_catalog.pg_index WHERE NOT indisvalid) \
+             INSERT INTO pgfleet.attempts (set_name, action, outcome, version, description, statement_number, message, \
+             os_user, host, tool, run, checksum, invalid_indexes) \
+             SELECT {}, {}, 'interrupted', {}, {}, {}, {}, {}, {}, before.indexes FROM before \
+             RETURNING id, extract(epoch FROM at), \
+             coalesce(nullif(pg_catalog.array_to_string(invalid_indexes, ','), ''), '0')",
+            quote_literal(&self.set),
+            quote_literal(&begun.action),
+            quote_literal(&begun.version),
+            quote_literal(&begun.description),
+            begun.statement_number,
+            quote_literal(&begun.message),
+            provenance(who, run),
+            quote_literal(checksum),
         )
     }
 

@@ -23,6 +23,7 @@ mod message;
 mod no_transaction;
 pub mod options;
 pub mod plan;
+pub mod repair;
 pub mod report;
 pub mod revert;
 pub mod run;

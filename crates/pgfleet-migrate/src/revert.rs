@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use pgfleet_postgres::Connection;
+use pgfleet_sql::annotation::Annotations;
 use pgfleet_sql::layout::Script;
 use pgfleet_sql::version::Version;
 
@@ -88,29 +89,13 @@ async fn with(
     let run = uuid::Uuid::now_v7().to_string();
     let mut units = Vec::with_capacity(scripts.len());
     for ((version, _), (row, script, annotations)) in chosen.iter().zip(&scripts) {
-        // A recorded text has only what stands in it.
-        let annotations =
-            annotations.clone().unwrap_or_else(|| pgfleet_sql::annotation::parse(&script.text).unwrap_or_default());
-        let mut unit = Unit::new(Draft {
-            action: Action::Revert,
-            label: label(row),
-            version: row.version.clone(),
-            description: row.description.clone(),
-            script,
-            style: set.placeholder_style(),
-            values: &set.placeholders,
-            no_transaction: annotations.no_transaction,
-            lock_timeout: options.lock_timeout_of(&annotations),
-            target: &target.name,
-        })?;
+        let unit = down_unit(set, row, script, annotations.as_ref(), target, options, &run)?;
         let up = set.find(version).map(|migration| migration.up.text.as_str());
         if unit.statements.is_empty() && up.is_none_or(|up| pgfleet_sql::lexer::significant(up).next().is_some()) {
             return Err(Error::new(ErrorKind::Findings, unit.action.sentence(&unit.label, &target.name))
                 .cause(format!("{} holds no statement; nothing was reverted", script.path.display()))
                 .hinted("write what undoes the migration; `select 1;` says that nothing has to be done"));
         }
-        unit.record = set.history.revert_sql(&row.version, &row.description, &options.who, &run);
-        unit.record_statements = 3;
         units.push(unit);
     }
     let labels: Vec<String> = units.iter().map(|unit| unit.label.clone()).collect();
@@ -140,7 +125,7 @@ async fn with(
             let interrupted = store::interrupted(connection, &set.history).await.map_err(failed)?;
             for unit in units.iter().filter(|unit| unit.no_transaction) {
                 if let Some((_, done)) = interrupted.iter().find(|(version, _)| *version == unit.version) {
-                    return Err(stopped_in_the_middle(Action::Revert, &unit.label, target, *done));
+                    return Err(stopped_in_the_middle(Action::Revert, &unit.label, &unit.version, target, set, *done));
                 }
             }
         }
@@ -180,8 +165,38 @@ fn choose<'a>(rows: &'a [Row], goal: &Goal, target: &Target) -> Result<Chosen<'a
     Ok((applied, stays))
 }
 
+/// Makes a way back ready; `annotations` are none for a recorded text.
+pub(crate) fn down_unit<'a>(
+    set: &Set,
+    row: &Row,
+    script: &'a Script,
+    annotations: Option<&Annotations>,
+    target: &Target,
+    options: &Options,
+    run: &str,
+) -> Result<Unit<'a>, Error> {
+    // A recorded text has only what stands in it.
+    let annotations =
+        annotations.cloned().unwrap_or_else(|| pgfleet_sql::annotation::parse(&script.text).unwrap_or_default());
+    let mut unit = Unit::new(Draft {
+        action: Action::Revert,
+        label: label(row),
+        version: row.version.clone(),
+        description: row.description.clone(),
+        script,
+        style: set.placeholder_style(),
+        values: &set.placeholders,
+        no_transaction: annotations.no_transaction,
+        lock_timeout: options.lock_timeout_of(&annotations),
+        target: &target.name,
+    })?;
+    unit.record = set.history.revert_sql(&row.version, &row.description, &options.who, run);
+    unit.record_statements = 3;
+    Ok(unit)
+}
+
 /// Finds the text that undoes a migration.
-async fn down_script(
+pub(crate) async fn down_script(
     connection: &Connection,
     set: &Set,
     version: &Version,
@@ -203,6 +218,6 @@ async fn down_script(
     }
 }
 
-fn label(row: &Row) -> String {
+pub(crate) fn label(row: &Row) -> String {
     if row.description.is_empty() { row.version.clone() } else { format!("{}_{}", row.version, row.description) }
 }

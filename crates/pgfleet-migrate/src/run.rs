@@ -189,7 +189,7 @@ impl Run<'_> {
             return Ok(self.report(Outcome::DoneByAnother, &looked, created, began));
         }
         if !looked.has_history {
-            self.refuse_other_history(connection).await?;
+            refuse_other_history(connection, self.target, self.set, "migrate").await?;
             if let Some(schema) = &self.target.schema {
                 store::ensure_schema(connection, schema).await.map_err(|error| {
                     Error::connection(format!("cannot make the schema {schema} in {}", self.target.name), error)
@@ -224,20 +224,6 @@ impl Run<'_> {
         let before = report.from.as_ref().and_then(|from| from.parse().ok());
         report.to = newest.max(before).map(|version: pgfleet_sql::version::Version| version.to_string());
         Ok(report)
-    }
-
-    /// Refuses to begin a second history by accident: with no set named and another set's history
-    /// in the database, what is pending here is most likely applied there.
-    async fn refuse_other_history(&self, connection: &Connection) -> Result<(), Error> {
-        if self.set.named {
-            return Ok(());
-        }
-        let failed = |error| Error::connection(format!("cannot read the histories in {}", self.target.name), error);
-        let known = store::histories(connection).await.map_err(failed)?;
-        let Some(first) = known.first() else { return Ok(()) };
-        Err(Error::new(ErrorKind::Findings, format!("cannot migrate {}: which set is meant?", self.target.name))
-            .cause(format!("the database has the history of {}", known.join(", ")))
-            .hinted(format!("say `--set {first}`, or `--set {}` for a set of its own", self.set.name)))
     }
 
     async fn look(&self, connection: &Connection) -> Result<Looked, Error> {
@@ -279,30 +265,16 @@ impl Run<'_> {
                     if migration.annotations.no_transaction
                         && let Some((_, done)) = interrupted.iter().find(|(found, _)| *found == version)
                     {
-                        return Err(stopped_in_the_middle(Action::Apply, &migration.label(), self.target, *done));
+                        return Err(stopped_in_the_middle(
+                            Action::Apply,
+                            &migration.label(),
+                            &version,
+                            self.target,
+                            self.set,
+                            *done,
+                        ));
                     }
-                    let mut unit = self.unit(
-                        Action::Apply,
-                        migration.label(),
-                        version,
-                        migration.description.clone(),
-                        &migration.up,
-                        &migration.annotations,
-                    )?;
-                    unit.record = self.set.history.insert_sql(
-                        &Record {
-                            version: &unit.version,
-                            description: &migration.description,
-                            checksum: &migration.checksum(),
-                            raw_hash: &migration.up.bytes_hash,
-                            sql: &migration.up.text,
-                            down: migration.down.as_ref().map(|down| down.text.as_str()),
-                        },
-                        who,
-                        &self.id,
-                        false,
-                    );
-                    unit
+                    migration_unit(self.set, migration, self.target, self.options, &self.id)?
                 }
                 Step::Repeatable(index) => {
                     let repeatable = &self.set.repeatables[index];
@@ -454,14 +426,78 @@ impl Run<'_> {
     }
 }
 
+/// Refuses to begin a second history by accident: with no set named and another set's history in
+/// the database, what is pending here is most likely applied there.
+pub(crate) async fn refuse_other_history(
+    connection: &Connection,
+    target: &Target,
+    set: &Set,
+    verb: &str,
+) -> Result<(), Error> {
+    if set.named {
+        return Ok(());
+    }
+    let failed = |error| Error::connection(format!("cannot read the histories in {}", target.name), error);
+    let known = store::histories(connection).await.map_err(failed)?;
+    let Some(first) = known.first() else { return Ok(()) };
+    Err(Error::new(ErrorKind::Findings, format!("cannot {verb} {}: which set is meant?", target.name))
+        .cause(format!("the database has the history of {}", known.join(", ")))
+        .hinted(format!("say `--set {first}`, or `--set {}` for a set of its own", set.name)))
+}
+
+/// Makes a migration ready to be applied.
+pub(crate) fn migration_unit<'a>(
+    set: &'a Set,
+    migration: &'a pgfleet_sql::layout::MigrationFile,
+    target: &Target,
+    options: &Options,
+    run: &str,
+) -> Result<Unit<'a>, Error> {
+    let mut unit = Unit::new(Draft {
+        action: Action::Apply,
+        label: migration.label(),
+        version: migration.version.to_string(),
+        description: migration.description.clone(),
+        script: &migration.up,
+        style: set.placeholder_style(),
+        values: &set.placeholders,
+        no_transaction: migration.annotations.no_transaction,
+        lock_timeout: options.lock_timeout_of(&migration.annotations),
+        target: &target.name,
+    })?;
+    unit.record =
+        set.history.insert_sql(&record_of(migration, &unit.version, &migration.checksum()), &options.who, run, false);
+    Ok(unit)
+}
+
+/// What the record of a migration holds.
+pub(crate) fn record_of<'a>(
+    migration: &'a pgfleet_sql::layout::MigrationFile,
+    version: &'a str,
+    checksum: &'a str,
+) -> Record<'a> {
+    Record {
+        version,
+        description: &migration.description,
+        checksum,
+        raw_hash: &migration.up.bytes_hash,
+        sql: &migration.up.text,
+        down: migration.down.as_ref().map(|down| down.text.as_str()),
+    }
+}
+
 /// The error about a file without a transaction that an earlier run left half done.
-pub(crate) fn stopped_in_the_middle(action: Action, label: &str, target: &Target, statement: i32) -> Error {
+pub(crate) fn stopped_in_the_middle(
+    action: Action,
+    label: &str,
+    version: &str,
+    target: &Target,
+    set: &Set,
+    statement: i32,
+) -> Error {
     Error::new(ErrorKind::Interrupted, action.sentence(label, &target.name))
         .cause(format!("it has no transaction and stopped at statement {statement}; pgfleet.attempts has the error"))
-        .hinted(
-            "look what it left behind (an INVALID index?), undo that by hand, then delete its row with outcome \
-             'interrupted' from pgfleet.attempts",
-        )
+        .hinted(crate::repair::mend(version, &target.name, &set.name))
 }
 
 /// Returns the options under which a run only looks: what would stop it is in the report.
@@ -547,7 +583,7 @@ async fn create_database(admin: &Address, target: &Target) -> Result<bool, Error
 }
 
 /// Shows what changed between the applied text and the file, without the parts that are the same.
-fn difference(applied: &str, present: &str) -> String {
+pub(crate) fn difference(applied: &str, present: &str) -> String {
     let diff = similar::TextDiff::from_lines(applied, present);
     let mut text = String::from("applied (-) and present (+) text differ:");
     let lines: Vec<String> =

@@ -3,7 +3,12 @@
 use futures_util::{StreamExt as _, pin_mut};
 use pgfleet_postgres::{Connection, Error, SimpleQueryMessage};
 
-use crate::history::{HistoryTable, Row, SCHEMA, create_attempts_sql};
+use crate::history::{ALTER_ATTEMPTS, HistoryTable, Row, SCHEMA, create_attempts_sql};
+
+/// Whether the table of failures has the columns that it did not have from the beginning. Asked
+/// first, since only the table's owner may add them.
+const HAS_COLUMNS: &str = "EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attname = 'invalid_indexes' \
+     AND attrelid = pg_catalog.to_regclass('pgfleet.attempts'))";
 
 /// What one look at a target's history found.
 #[derive(Debug, Default, Clone)]
@@ -88,7 +93,7 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, has_hi
         let rows = connection
             .simple(&format!(
                 "SELECT pg_catalog.to_regclass('pgfleet.attempts') IS NOT NULL \
-                 AND pg_catalog.to_regclass({seeds}) IS NOT NULL"
+                 AND pg_catalog.to_regclass({seeds}) IS NOT NULL AND {HAS_COLUMNS}"
             ))
             .await?;
         if rows.first().and_then(|row| row.get(0)) == Some("t") {
@@ -100,7 +105,7 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, has_hi
     let rows = connection
         .simple(&format!(
             "SELECT (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname IN ({})), \
-             pg_catalog.to_regclass('pgfleet.attempts') IS NOT NULL",
+             pg_catalog.to_regclass('pgfleet.attempts') IS NOT NULL, {HAS_COLUMNS}",
             wanted.join(", ")
         ))
         .await?;
@@ -111,6 +116,8 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, has_hi
     if !attempts_exist {
         // After the schema, which the first part makes.
         sql.push_str(&create_attempts_sql());
+    } else if answer.and_then(|row| row.get(2)) != Some("t") {
+        sql.push_str(ALTER_ATTEMPTS);
     }
     connection.execute_all(&sql).await
 }
@@ -132,6 +139,49 @@ pub(crate) async fn interrupted(connection: &Connection, table: &HistoryTable) -
                WHERE set_name = $1 AND outcome = 'interrupted' GROUP BY version";
     let rows = connection.query(sql, &[(&table.set, pgfleet_postgres::Type::TEXT)]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// One file without a transaction that stopped in the middle.
+pub(crate) struct Stopped {
+    /// The row of `pgfleet.attempts` that says so.
+    pub(crate) id: String,
+    /// `apply` or `revert`.
+    pub(crate) action: String,
+    /// The version as recorded.
+    pub(crate) version: String,
+    /// The description.
+    pub(crate) description: String,
+    /// The statement that did not finish, counted from 1.
+    pub(crate) statement: i32,
+    /// The checksum of the text that stopped; empty when it is not known.
+    pub(crate) checksum: String,
+    /// Oids of the indexes that were invalid before, with commas between them.
+    pub(crate) invalid: String,
+    /// What failed; empty when the connection was lost.
+    pub(crate) message: String,
+}
+
+/// Returns what stopped in the middle.
+pub(crate) async fn stopped(connection: &Connection, table: &HistoryTable) -> Result<Vec<Stopped>, Error> {
+    let sql = "SELECT DISTINCT ON (version) id::text, action, version, description, \
+                 coalesce(statement_number, 0), coalesce(checksum, ''), \
+                 coalesce(nullif(pg_catalog.array_to_string(invalid_indexes, ','), ''), '0'), \
+                 CASE WHEN coalesce(sql_state, '') <> '' THEN coalesce(message, '') ELSE '' END \
+               FROM pgfleet.attempts WHERE set_name = $1 AND outcome = 'interrupted' ORDER BY version, id DESC";
+    let rows = connection.query(sql, &[(&table.set, pgfleet_postgres::Type::TEXT)]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Stopped {
+            id: row.get(0),
+            action: row.get(1),
+            version: row.get(2),
+            description: row.get(3),
+            statement: row.get(4),
+            checksum: row.get(5),
+            invalid: row.get(6),
+            message: row.get(7),
+        })
+        .collect())
 }
 
 /// Returns the applied text and the down text of one migration.

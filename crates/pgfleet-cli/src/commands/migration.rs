@@ -1,15 +1,28 @@
-//! `pgfleet migration new`: writes an empty, correctly named migration with its way back.
+//! `pgfleet migration`: `new` writes an empty, correctly named migration with its way back; the other
+//! verbs mend one database.
 
 use std::path::Path;
 
+use pgfleet_migrate::repair::Repair;
 use pgfleet_sql::version::Version;
 
 use crate::args::MigrationVerb;
+use crate::commands::repair;
 use crate::context::Context;
 use crate::error::{CommandError, Exit, relative};
 
-pub(crate) fn run(context: &Context, verb: &MigrationVerb) -> Result<Exit, CommandError> {
-    let MigrationVerb::New { name, service } = verb;
+pub(crate) async fn run(context: &Context, verb: &MigrationVerb) -> Result<Exit, CommandError> {
+    match verb {
+        MigrationVerb::New { name, service } => new(context, name, service),
+        MigrationVerb::Resume(arguments) => repair::run(context, Repair::Resume, arguments).await,
+        MigrationVerb::Reset(arguments) => repair::run(context, Repair::Reset, arguments).await,
+        MigrationVerb::MarkApplied(arguments) => repair::run(context, Repair::MarkApplied, arguments).await,
+        MigrationVerb::Forget(arguments) => repair::run(context, Repair::Forget, arguments).await,
+        MigrationVerb::Accept(arguments) => repair::run(context, Repair::Accept, arguments).await,
+    }
+}
+
+fn new(context: &Context, name: &str, service: &str) -> Result<Exit, CommandError> {
     let loaded = context.load()?;
     let service = pgfleet_control::jobs::find_service(&loaded.manifest, service)?;
     let words: String = name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();

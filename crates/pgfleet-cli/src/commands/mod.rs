@@ -8,6 +8,7 @@ mod migrate;
 mod migration;
 mod provision;
 mod psql;
+mod repair;
 mod revert;
 mod seed;
 mod status;
@@ -31,7 +32,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Com
         Command::Status(arguments) => status::run(context, &arguments).await,
         Command::Revert(arguments) => revert::run(context, &arguments).await,
         Command::Seed(arguments) => seed::run(context, &arguments).await,
-        Command::Migration { verb } => migration::run(context, &verb),
+        Command::Migration { verb } => migration::run(context, &verb).await,
         Command::Psql(arguments) => psql::run(context, &arguments).await,
         Command::Isolation { verb } => isolation::run(context, &verb).await,
         Command::Completions { shell } => {

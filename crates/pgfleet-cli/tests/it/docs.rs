@@ -330,13 +330,29 @@ fn the_reference_of_the_command_line_names_every_command_and_flag() {
         behind.split("\n## ").next().unwrap_or_default().to_owned()
     };
     let global = section("Flags of every command");
-    let nouns = ["config show", "migration new", "isolation verify"];
+    let nouns = [
+        "config show",
+        "migration new",
+        "migration resume",
+        "migration reset",
+        "migration mark-applied",
+        "migration forget",
+        "migration accept",
+        "isolation verify",
+    ];
     let output = Command::new(env!("CARGO_BIN_EXE_pgfleet")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let list = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let commands = list.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let mut names: Vec<&str> = Vec::new();
     for name in commands {
-        let name = nouns.into_iter().find(|noun| noun.split(' ').next() == Some(name)).unwrap_or(name);
+        let before = names.len();
+        names.extend(nouns.iter().filter(|noun| noun.split(' ').next() == Some(name)));
+        if names.len() == before {
+            names.push(name);
+        }
+    }
+    for name in names {
         let own = section(&format!("`pgfleet {name}`"));
         for flag in flags(&name.split(' ').collect::<Vec<_>>()) {
             let named = |text: &str| text.contains(&format!("`{flag}`")) || text.contains(&format!("`{flag} "));

@@ -10,5 +10,6 @@ mod local;
 mod manifest;
 mod output;
 mod races;
+mod repair;
 mod support;
 mod verbs;

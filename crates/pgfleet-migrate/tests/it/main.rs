@@ -8,6 +8,7 @@ mod history;
 mod layouts;
 mod newest;
 mod no_transaction;
+mod repair;
 mod repeatable;
 mod retry;
 mod revert;
