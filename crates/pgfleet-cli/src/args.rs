@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Environment: lays pgfleet.<ENV>.toml over the manifest
+    /// Environment: lays pgfleet.NAME.toml over the manifest
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) env: Option<String>,
     /// The manifest; without it, pgfleet.toml here or in a folder above
@@ -155,7 +155,7 @@ pub(crate) struct Migrate {
     /// Only the services' own databases, no tenants'
     #[arg(long)]
     pub(crate) hosts_only: bool,
-    /// The migration set; its history is pgfleet.<SET>_migrations
+    /// The migration set; its history is pgfleet.NAME_migrations
     #[arg(long, value_name = "NAME")]
     pub(crate) set: Option<String>,
     /// Apply nothing above this version

@@ -45,26 +45,19 @@ impl HistoryTable {
         quote_qualified(SCHEMA, &pgfleet_postgres::name::short_name(&self.set, "_seeds"))
     }
 
-    /// Returns the statements that make the tables, in the order in which they must run.
-    ///
-    /// The default privileges of an owner give its application role write access to every new
-    /// table; who may write the history can forge it, so those rights are taken back at once.
-    pub(crate) fn create_sql(&self, schema_exists: bool) -> String {
-        let history = self.quoted();
-        let seeds = self.seeds_quoted();
-        let mut schemas = vec![SCHEMA];
+    /// Returns the statements that make the schemas which the tables are in.
+    pub(crate) fn create_schemas_sql(&self) -> String {
+        let mut sql = format!("CREATE SCHEMA IF NOT EXISTS {SCHEMA};");
         if self.schema != SCHEMA {
-            schemas.push(&self.schema);
+            sql.push_str(&format!("CREATE SCHEMA IF NOT EXISTS {};", pgfleet_postgres::quote_ident(&self.schema)));
         }
-        let mut sql = String::new();
-        // `IF NOT EXISTS` asks for the right to create even when there is nothing to create.
-        if !schema_exists {
-            for schema in schemas {
-                sql.push_str(&format!("CREATE SCHEMA IF NOT EXISTS {};", pgfleet_postgres::quote_ident(schema)));
-            }
-        }
-        sql.push_str(&format!(
-            "CREATE TABLE IF NOT EXISTS {history} (
+        sql
+    }
+
+    /// Returns the statement that makes the history.
+    pub(crate) fn create_history_sql(&self) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} (
                 version     text PRIMARY KEY,
                 description text NOT NULL DEFAULT '',
                 checksum    text,
@@ -79,8 +72,15 @@ impl HistoryTable {
                 run         uuid,
                 took_ms     double precision,
                 announced_at timestamptz
-             );
-             CREATE TABLE IF NOT EXISTS {seeds} (
+             );",
+            self.quoted()
+        )
+    }
+
+    /// Returns the statement that makes the record of seeds.
+    pub(crate) fn create_seeds_sql(&self) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} (
                 name        text PRIMARY KEY,
                 checksum    text NOT NULL,
                 applied_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -90,17 +90,15 @@ impl HistoryTable {
                 tool        text,
                 run         uuid,
                 took_ms     double precision
-             );
-             {protect}",
-            protect = protect_sql(&[&history, &seeds]),
-        ));
-        sql
+             );",
+            self.seeds_quoted()
+        )
     }
 }
 
 /// Returns the statement that takes back the rights to write tables that default rights gave to
 /// others than their owner: who may write a history can forge it.
-fn protect_sql(tables: &[&str]) -> String {
+pub(crate) fn protect_sql(tables: &[String]) -> String {
     let tables: Vec<String> = tables.iter().map(|table| format!("{}::regclass", quote_literal(table))).collect();
     format!(
         "DO $pgfleet$
@@ -121,9 +119,11 @@ fn protect_sql(tables: &[&str]) -> String {
     )
 }
 
-/// Returns the statements that make the table of failures, shared by the sets of one database.
-pub(crate) fn create_attempts_sql() -> String {
-    let mut sql = "CREATE TABLE IF NOT EXISTS pgfleet.attempts (
+/// The table of failures.
+pub(crate) const ATTEMPTS: &str = "pgfleet.attempts";
+
+/// The statement that makes the table of failures, shared by the sets of one database.
+pub(crate) const CREATE_ATTEMPTS: &str = "CREATE TABLE IF NOT EXISTS pgfleet.attempts (
         id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         set_name    text NOT NULL,
         action      text NOT NULL,
@@ -143,11 +143,7 @@ pub(crate) fn create_attempts_sql() -> String {
         run         uuid,
         checksum    text,
         invalid_indexes oid[]
-     );"
-    .to_owned();
-    sql.push_str(&protect_sql(&["pgfleet.attempts"]));
-    sql
-}
+     );";
 
 /// Returns the statement that makes of a journal the row of a failure.
 pub(crate) fn end_journal_sql(

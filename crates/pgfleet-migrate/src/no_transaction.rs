@@ -73,6 +73,10 @@ impl Work<'_> {
                 let Some(done) = self.or_cancel(self.connection.execute_all(&sql)).await else {
                     return Err(self.unanswered());
                 };
+                if self.options.stop.is_asked() && done.as_ref().is_err_and(|error| error.sql_state() == Some("57014"))
+                {
+                    return Err(self.stopped(unit).hinted(self.mend(unit)));
+                }
                 done.map_err(|error| {
                     connected(error).cause(format!("the index {index}, which is left INVALID, cannot be dropped"))
                 })?;
@@ -226,9 +230,7 @@ impl Work<'_> {
         if index > 0 {
             own = own.cause(finished(unit, index));
         }
-        own.failed(failure)
-            .at(place)
-            .hinted(format!("it is not of this file; drop it: DROP INDEX CONCURRENTLY {invalid}"))
+        own.failed(failure).at(place).hinted(format!("drop it, then go on: DROP INDEX CONCURRENTLY {invalid}"))
     }
 
     /// Makes of the journal the row of a failure, which stands in the way of the next run when the
@@ -258,8 +260,7 @@ impl Work<'_> {
     async fn built_nothing(&self, sql: &str) -> Result<Option<String>, pgfleet_postgres::Error> {
         let Some(Built::Index { name: Some(name), table }) = Built::by(sql) else { return Ok(None) };
         let rows = self
-            .connection
-            .simple(&format!(
+            .ask(&format!(
                 "SELECT i.indexrelid::regclass FROM pg_catalog.pg_index i \
                  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' \
                  JOIN pg_catalog.pg_class t ON t.relnamespace = c.relnamespace \
@@ -285,8 +286,7 @@ impl Work<'_> {
         // Not those that somebody else is building, and not those of a partitioned table, which
         // are invalid until each partition has one.
         let rows = self
-            .connection
-            .simple(&format!(
+            .ask(&format!(
                 "SELECT i.indexrelid::regclass FROM pg_catalog.pg_index i \
                  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' \
                  WHERE NOT i.indisvalid AND i.indexrelid NOT IN ({before}) AND NOT EXISTS (SELECT FROM \

@@ -160,7 +160,7 @@ impl Mending<'_> {
             refuse_other_history(self.connection, self.target, self.set, self.action.word()).await?;
         }
         if (has_history || self.action == Repair::MarkApplied) && !self.options.dry_run {
-            store::ensure(self.connection, history, has_history).await.map_err(|error| self.failed(error))?;
+            store::ensure(self.connection, history, store::Beside::ALL).await.map_err(|error| self.failed(error))?;
         }
         let rows = rows.unwrap_or_default();
         let row = rows.iter().find(|row| row.parsed().as_ref() == Some(self.version));

@@ -120,7 +120,7 @@ async fn with(
     } else if options.dry_run {
         report.pending = labels;
     } else {
-        store::ensure(connection, &set.history, true).await.map_err(failed)?;
+        store::ensure(connection, &set.history, store::Beside::ALL).await.map_err(failed)?;
         if units.iter().any(|unit| unit.no_transaction) {
             let interrupted = store::interrupted(connection, &set.history).await.map_err(failed)?;
             for unit in units.iter().filter(|unit| unit.no_transaction) {
@@ -130,7 +130,7 @@ async fn with(
             }
         }
         // A history of the user's choice may be older than the tables beside it.
-        store::ensure(connection, &set.history, true).await.map_err(failed)?;
+        store::ensure(connection, &set.history, store::Beside::ALL).await.map_err(failed)?;
         observer.event(&target.name, &Event::Planned { steps: units.len() });
         let work = Work { connection, target: &target.name, table: &set.history, options, run: &run, observer };
         work.apply(&units).await?;

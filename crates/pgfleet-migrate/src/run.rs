@@ -196,7 +196,8 @@ impl Run<'_> {
                 })?;
             }
         }
-        store::ensure(connection, &self.set.history, looked.has_history)
+        let beside = store::Beside { seeds: !looked.seeds.is_empty(), attempts: self.any_without_transaction(&looked) };
+        store::ensure(connection, &self.set.history, beside)
             .await
             .map_err(|error| Error::connection(format!("cannot make the history in {}", self.target.name), error))?;
         let interrupted = self.interrupted(connection, &looked).await?;
@@ -371,15 +372,20 @@ impl Run<'_> {
 
     /// Returns which of the pending migrations without a transaction stopped in the middle.
     async fn interrupted(&self, connection: &Connection, looked: &Looked) -> Result<Vec<(String, i32)>, Error> {
-        let any = looked.plan.steps.iter().any(
-            |step| matches!(step, Step::Migration(index) if self.set.migrations[*index].annotations.no_transaction),
-        );
-        if !any {
+        if !self.any_without_transaction(looked) {
             return Ok(Vec::new());
         }
         store::interrupted(connection, &self.set.history)
             .await
             .map_err(|error| Error::connection(format!("cannot read the attempts in {}", self.target.name), error))
+    }
+
+    /// Whether anything pending has no transaction, and so needs a journal.
+    fn any_without_transaction(&self, looked: &Looked) -> bool {
+        looked.plan.steps.iter().any(|step| match *step {
+            Step::Migration(index) => self.set.migrations[index].annotations.no_transaction,
+            Step::Repeatable(index) => self.set.repeatables[index].annotations.no_transaction,
+        })
     }
 
     /// Takes the lock; returns what was found when another run did the work while we waited.

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt as _, pin_mut};
 use pgfleet_postgres::{Connection, Error, SimpleQueryMessage};
 
-use crate::history::{ALTER_ATTEMPTS, HistoryTable, Row, SCHEMA, create_attempts_sql};
+use crate::history::{ALTER_ATTEMPTS, ATTEMPTS, CREATE_ATTEMPTS, HistoryTable, Row, SCHEMA, protect_sql};
 
 /// Whether the table of failures has the columns that it did not have from the beginning. Asked
 /// first, since only the table's owner may add them.
@@ -84,42 +84,67 @@ pub(crate) async fn ensure_schema(connection: &Connection, schema: &str) -> Resu
     Ok(())
 }
 
-/// Makes the tables that are not there; called under the lock only.
+/// Which tables beside the history are needed.
+///
+/// Each table costs a database that is migrated for the first time as much as a small migration, so
+/// that what is not needed is not made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside {
+    /// The record of seeds.
+    pub(crate) seeds: bool,
+    /// The table of failures, which is the journal of files without a transaction, too.
+    pub(crate) attempts: bool,
+}
+
+impl Beside {
+    /// All of them.
+    pub(crate) const ALL: Self = Self { seeds: true, attempts: true };
+}
+
+/// Makes the tables that are needed and not there; called under the lock only.
 ///
 /// Also beside a history that exists: one of the user's choice may have come without the rest.
-pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, has_history: bool) -> Result<(), Error> {
-    if has_history {
-        let seeds = pgfleet_postgres::quote_literal(&table.seeds_quoted());
-        let rows = connection
-            .simple(&format!(
-                "SELECT pg_catalog.to_regclass('pgfleet.attempts') IS NOT NULL \
-                 AND pg_catalog.to_regclass({seeds}) IS NOT NULL AND {HAS_COLUMNS}"
-            ))
-            .await?;
-        if rows.first().and_then(|row| row.get(0)) == Some("t") {
-            return Ok(());
-        }
-    }
+pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, beside: Beside) -> Result<(), Error> {
     let schemas = if table.schema == SCHEMA { vec![SCHEMA] } else { vec![SCHEMA, table.schema.as_str()] };
     let wanted: Vec<String> = schemas.iter().map(|schema| pgfleet_postgres::quote_literal(schema)).collect();
+    let there = |name: &str| format!("pg_catalog.to_regclass({}) IS NOT NULL", pgfleet_postgres::quote_literal(name));
     let rows = connection
         .simple(&format!(
-            "SELECT (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname IN ({})), \
-             pg_catalog.to_regclass('pgfleet.attempts') IS NOT NULL, {HAS_COLUMNS}",
-            wanted.join(", ")
+            "SELECT (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname IN ({})) = {}, {}, {}, {}, {HAS_COLUMNS}, \
+             EXISTS (SELECT FROM pg_catalog.pg_default_acl)",
+            wanted.join(", "),
+            schemas.len(),
+            there(&table.quoted()),
+            there(&table.seeds_quoted()),
+            there(ATTEMPTS),
         ))
         .await?;
-    let answer = rows.first();
-    let schemas_exist = answer.and_then(|row| row.get(0)) == Some(schemas.len().to_string().as_str());
-    let attempts_exist = answer.and_then(|row| row.get(1)) == Some("t");
-    let mut sql = table.create_sql(schemas_exist);
-    if !attempts_exist {
-        // After the schema, which the first part makes.
-        sql.push_str(&create_attempts_sql());
-    } else if answer.and_then(|row| row.get(2)) != Some("t") {
+    let yes = |at: usize| rows.first().and_then(|row| row.get(at)) == Some("t");
+    let mut sql = String::new();
+    let mut made = Vec::new();
+    // `IF NOT EXISTS` asks for the right to create even when there is nothing to create.
+    if !yes(0) {
+        sql.push_str(&table.create_schemas_sql());
+    }
+    if !yes(1) {
+        sql.push_str(&table.create_history_sql());
+        made.push(table.quoted());
+    }
+    if beside.seeds && !yes(2) {
+        sql.push_str(&table.create_seeds_sql());
+        made.push(table.seeds_quoted());
+    }
+    if beside.attempts && !yes(3) {
+        sql.push_str(CREATE_ATTEMPTS);
+        made.push(ATTEMPTS.to_owned());
+    } else if beside.attempts && !yes(4) {
         sql.push_str(ALTER_ATTEMPTS);
     }
-    connection.execute_all(&sql).await
+    // Rights that nobody gave by default need not be taken back.
+    if yes(5) && !made.is_empty() {
+        sql.push_str(&protect_sql(&made));
+    }
+    if sql.is_empty() { Ok(()) } else { connection.execute_all(&sql).await }
 }
 
 /// Returns the names of the histories in the target, for the hint when none was named.
@@ -133,11 +158,23 @@ pub(crate) async fn histories(connection: &Connection) -> Result<Vec<String>, Er
     Ok(rows.iter().filter_map(|row| row.get(0)).map(|name| name.trim_end_matches("_migrations").to_owned()).collect())
 }
 
+/// Reads the table of failures; that it is not there means that nothing failed.
+async fn of_attempts(
+    connection: &Connection,
+    sql: &str,
+    table: &HistoryTable,
+) -> Result<Vec<tokio_postgres::Row>, Error> {
+    match connection.query(sql, &[(&table.set, pgfleet_postgres::Type::TEXT)]).await {
+        Err(error) if matches!(error.sql_state(), Some("42P01" | "3F000")) => Ok(Vec::new()),
+        read => read,
+    }
+}
+
 /// Returns which files without a transaction stopped in the middle, and at which statement.
 pub(crate) async fn interrupted(connection: &Connection, table: &HistoryTable) -> Result<Vec<(String, i32)>, Error> {
     let sql = "SELECT version, max(coalesce(statement_number, 0)) FROM pgfleet.attempts \
                WHERE set_name = $1 AND outcome = 'interrupted' GROUP BY version";
-    let rows = connection.query(sql, &[(&table.set, pgfleet_postgres::Type::TEXT)]).await?;
+    let rows = of_attempts(connection, sql, table).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -168,7 +205,7 @@ pub(crate) async fn stopped(connection: &Connection, table: &HistoryTable) -> Re
                  coalesce(nullif(pg_catalog.array_to_string(invalid_indexes, ','), ''), '0'), \
                  CASE WHEN coalesce(sql_state, '') <> '' THEN coalesce(message, '') ELSE '' END \
                FROM pgfleet.attempts WHERE set_name = $1 AND outcome = 'interrupted' ORDER BY version, id DESC";
-    let rows = connection.query(sql, &[(&table.set, pgfleet_postgres::Type::TEXT)]).await?;
+    let rows = of_attempts(connection, sql, table).await?;
     Ok(rows
         .iter()
         .map(|row| Stopped {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, pin_mut};
-use pgfleet_postgres::{Connection, SimpleQueryMessage, lock, retry};
+use pgfleet_postgres::{Connection, SimpleQueryMessage, SimpleQueryRow, lock, retry};
 
 use crate::error::{Error, ErrorKind, Place};
 use crate::event::{Event, Observer};
@@ -194,6 +194,17 @@ impl Work<'_> {
         self.connection.execute_all(sql).await
     }
 
+    /// Asks something of ours that a late request to cancel must not hit.
+    pub(crate) async fn ask(&self, sql: &str) -> Result<Vec<SimpleQueryRow>, pgfleet_postgres::Error> {
+        for _ in 0..3 {
+            match self.connection.simple(sql).await {
+                Err(error) if error.sql_state() == Some("57014") => {}
+                other => return other,
+            }
+        }
+        self.connection.simple(sql).await
+    }
+
     /// Sends one message and reads its answers.
     async fn answers(&self, message: &Message, units: &[Unit<'_>]) -> Result<Sent, Error> {
         let lost = |at: Option<usize>, error| {
@@ -287,6 +298,11 @@ impl Work<'_> {
             .server()
             .map_or(Located { statement: None, place: None }, |server| locate(unit, server, sent, part, completed));
         let failure = failure_of(unit, &error, &located);
+        // Made when something fails for the first time; if that fails, so does the record below.
+        let beside = store::Beside { seeds: false, attempts: true };
+        if let Err(unmade) = store::ensure(self.connection, self.table, beside).await {
+            tracing::debug!(error = %unmade, "the table of failures could not be made");
+        }
         let recorded = self
             .surely(&format!(
                 "ROLLBACK; BEGIN; SET LOCAL synchronous_commit = on; {}; COMMIT",

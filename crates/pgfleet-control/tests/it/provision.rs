@@ -56,8 +56,7 @@ async fn roles_can_do_what_they_are_for_and_no_more() {
         .unwrap();
         let refused = app.execute_all("create table mine (id int)").await.unwrap_err();
         assert_eq!(refused.sql_state(), Some("42501"));
-        let tables = [format!("{}_migrations", service.name), format!("{}_seeds", service.name), "attempts".to_owned()];
-        for table in tables {
+        for table in [format!("{}_migrations", service.name), format!("{}_seeds", service.name)] {
             let forge = format!("delete from pgfleet.{}", quote_ident(&table));
             assert_eq!(app.execute_all(&forge).await.unwrap_err().sql_state(), Some("42501"), "{table} can be forged");
         }

@@ -57,6 +57,9 @@ impl Town {
         for service in ["trip", "user"] {
             let migrations = town.service_folder(service).join("migrations");
             std::fs::create_dir_all(&migrations).unwrap();
+            let seeds = town.service_folder(service).join("seeds");
+            std::fs::create_dir_all(&seeds).unwrap();
+            std::fs::write(seeds.join("1_nothing.sql"), "select 1;").unwrap();
             std::fs::write(
                 migrations.join("1_things.sql"),
                 "create table things (id bigserial primary key, name text not null);",

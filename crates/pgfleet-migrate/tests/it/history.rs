@@ -215,7 +215,10 @@ async fn default_privileges_do_not_let_an_application_write_the_history() {
         ))
         .await;
     bench.file("1_a.sql", "create table t (id int);");
+    bench.file("seeds/1_s.sql", "insert into t values (1);");
     bench.migrate().await.unwrap();
+    bench.file("2_b.sql", "select 1/0;");
+    bench.migrate().await.unwrap_err();
     let may = |table: &str, right: &str| format!("select has_table_privilege('{app}', '{table}', '{right}')::text");
     for (table, right, expected) in [
         ("t", "insert", "true"),
@@ -224,6 +227,8 @@ async fn default_privileges_do_not_let_an_application_write_the_history() {
         ("pgfleet.trip_migrations", "update", "false"),
         ("pgfleet.trip_migrations", "delete", "false"),
         ("pgfleet.trip_seeds", "insert", "false"),
+        ("pgfleet.attempts", "insert", "false"),
+        ("pgfleet.attempts", "delete", "false"),
     ] {
         assert_eq!(bench.column(&may(table, right)).await, [expected], "{right} on {table}");
     }

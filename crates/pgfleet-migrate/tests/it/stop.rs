@@ -29,7 +29,8 @@ async fn a_run_stops_in_the_middle_and_the_next_one_completes_it() {
     assert_eq!(error.kind(), ErrorKind::Stopped, "{}", shown(&error));
     assert!(shown(&error).contains("rolled back"), "{}", shown(&error));
     assert_eq!(bench.versions().await, ["1"]);
-    assert_eq!(bench.column("select count(*) from pgfleet.attempts").await, ["0"], "a stop is no failure");
+    let attempts = bench.column("select to_regclass('pgfleet.attempts')::text").await;
+    assert_eq!(attempts, ["NULL"], "a stop is no failure");
     bench.options.stop = Stop::default();
     bench.file("2_slow.sql", "create table b (id int);");
     assert_eq!(bench.migrate().await.unwrap().applied, ["2_slow", "3_c"]);
