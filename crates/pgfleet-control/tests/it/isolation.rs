@@ -93,3 +93,23 @@ async fn a_declared_use_is_shown_as_declared_and_reaches_its_module_only() {
     assert_eq!(guest.simple("select id from permission.grants").await.unwrap().len(), 1);
     assert_eq!(guest.simple("select * from public.things").await.unwrap_err().sql_state(), Some("42501"));
 }
+
+#[tokio::test]
+async fn a_session_that_outlived_its_right_is_named() {
+    let town = Town::new(15, Admin::Superuser).await;
+    town.provision().await;
+    let (trip, user) = (town.service("trip"), town.service("user"));
+    let postgres = town.superuser("postgres").await;
+    postgres.execute_all(&format!("grant connect on database {trip} to {user}_app")).await.unwrap();
+    let solution = town.open().await;
+    let service = solution.manifest.service(&user).unwrap();
+    let address = solution.address(service, pgfleet_control::roles::Login::App).unwrap().with_database(&trip);
+    let session = pgfleet_postgres::connect(&address, &pgfleet_postgres::Purpose::new("leftover")).await.unwrap();
+    postgres.execute_all(&format!("revoke connect on database {trip} from {user}_app")).await.unwrap();
+    let proof = verify(&solution).await.unwrap();
+    let named = |finding: &pgfleet_control::isolation::Finding| {
+        finding.message.contains("still has a session") && finding.message.contains(&trip)
+    };
+    assert!(proof.findings.iter().any(named), "{:?}", proof.findings);
+    session.close().await;
+}

@@ -219,3 +219,22 @@ async fn passwords_in_the_control_database_are_encrypted() {
     let error = town.try_open().await.unwrap_err();
     assert!(error.hint().is_some_and(|hint| hint.contains("PGFLEET_KEY")), "{error}");
 }
+
+#[tokio::test]
+async fn a_password_reaches_a_seed_as_an_argon2id_hash_that_stays_the_same() {
+    let town = Town::new(15, Admin::Superuser).await;
+    let manifest = town.folder.path().join("pgfleet.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text + "[seeds.properties]\nadmin_password = \"correct horse\"\n").unwrap();
+    let seed = town.folder.path().join(format!("services/{}/seeds/2_admin.sql", town.service("trip")));
+    std::fs::write(seed, "insert into things (name) values (:'admin_password');").unwrap();
+    town.provision().await;
+    town.migrate().await;
+    town.migrate().await;
+    let inside = town.superuser(&town.service("trip")).await;
+    let rows = inside.simple("select name from things").await.unwrap();
+    assert_eq!(rows.len(), 1, "the hash is kept, so the seed does not look changed");
+    let hash = rows[0].get(0).unwrap();
+    assert!(hash.starts_with("$argon2id$"), "{hash}");
+    assert!(!hash.contains("correct horse"));
+}
