@@ -78,7 +78,7 @@ const CONNECTIONS: Kind = Integer { min: 1, max: 10_000 };
 #[rustfmt::skip]
 pub(super) static KEYS: &[Key] = &[
     key("solution.name", Text, Made("the name of the manifest's folder"), "Name of the solution"),
-    key("solution.auto_migrate", Bool, Is("true"), "Services migrate their database when they start; `false`: only the command line or a library call does"),
+    key("solution.auto_migrate", Bool, Is("true"), "Services migrate their database when they start; `false`: only the command line or a library call does").unused(),
     key("solution.isolation", Words(Isolation::WORDS), Is("strict"), "`strict`: no service reaches another's database; `declared`: what `uses` names is allowed"),
 
     key("servers.*.url", Text, Is("local"), "`local` for the embedded PostgreSQL, or the URL of a role that may create databases and roles").url(),
