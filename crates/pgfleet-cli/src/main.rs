@@ -19,8 +19,13 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.global.verbose);
     let context = Context::new(cli.global);
-    // Two threads: the work is the server's, and starting many costs more than they give.
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // One database is one conversation: a second thread would only be handed things and hand them
+    // back. Many are two threads' worth of logins; more than that is the server's work.
+    let mut builder = match &cli.command {
+        args::Command::Migrate(arguments) if arguments.dir.is_some() => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match builder.worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             context.talk.say(&format!("error: cannot start: {error}"));
