@@ -5,15 +5,17 @@
 //! where people notice otherwise is production.
 
 mod error;
+mod listing;
 mod name;
 mod read;
 mod script;
 mod section;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use error::LayoutError;
-pub use read::read_folder;
+pub use read::{read_files, read_folder};
 
 use crate::annotation::Annotations;
 use crate::checksum;

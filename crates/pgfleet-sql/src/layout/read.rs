@@ -1,17 +1,17 @@
-//! Reads a folder: lists it, recognises its layout, pairs the ways forward and back.
+//! Reads the files of a folder: recognises its layout, pairs the ways forward and back.
 
 use super::error::quoted;
-use super::name::{self, Name, Shape};
-use super::section;
-use super::{Folder, Kind, Layout, LayoutError, MigrationFile, Repeatable, Script};
+use super::listing::{DieselFolder, File, Listing};
+use super::name::{self, Name};
+use super::{Folder, Kind, Layout, LayoutError, MigrationFile, Repeatable, Script, section, walk};
 use crate::annotation::{self, Annotations};
 use crate::checksum;
 use crate::position::{self, LineColumn};
 use crate::version::Version;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 /// Reads the migrations of a folder.
 ///
@@ -24,129 +24,44 @@ use std::{fs, io};
 /// If the folder or a file cannot be read, a file fits no layout or another one than the rest, two files have one
 /// version, a way back has no way forward, a file is not UTF-8, or its sections or annotations are in error.
 pub fn read_folder(dir: &Path, layout: Option<Layout>) -> Result<Folder, LayoutError> {
-    let listing = Listing::read(dir)?;
+    read_files(dir, walk::files(dir, layout)?, layout)
+}
+
+/// Reads the migrations of a folder whose files are in memory, as [`read_folder`] does from the disk.
+///
+/// Each file is its path below the folder and its bytes, in any order. `root` stands for the folder in the paths of the
+/// scripts and of errors; nothing is looked up there.
+///
+/// # Errors
+///
+/// As for [`read_folder`], except that nothing can be unreadable; and if a path leads out of the folder or occurs twice.
+pub fn read_files(root: &Path, files: Vec<(PathBuf, Vec<u8>)>, layout: Option<Layout>) -> Result<Folder, LayoutError> {
+    let listing = Listing::new(root, files)?;
     let layout = match layout {
         Some(layout) => layout,
         None => listing.recognise()?,
     };
     let mut builder = Builder::new(layout);
+    let mut notes = listing.notes;
     if layout == Layout::Diesel {
         if let Some(file) = listing.sql.first() {
             return Err(misfit(&file.path, layout));
         }
-        for folder in &listing.diesel {
+        for folder in listing.diesel {
             builder.add_diesel(folder)?;
         }
     } else {
-        for file in &listing.sql {
+        for file in listing.sql {
             builder.add_file(file)?;
         }
         for code in &listing.code {
             refuse_code(code, layout)?;
         }
-    }
-    let mut notes = listing.notes;
-    if layout != Layout::Diesel {
-        notes.extend(listing.diesel.iter().map(|path| format!("{} holds SQL files that are not read", quoted(path))));
+        notes.extend(
+            listing.diesel.iter().map(|folder| format!("{} holds SQL files that are not read", quoted(&folder.path))),
+        );
     }
     builder.finish(notes)
-}
-
-/// What a folder holds, in the order of the names.
-#[derive(Default)]
-struct Listing {
-    sql: Vec<File>,
-    /// Folders with an `up.sql` or a `down.sql`.
-    diesel: Vec<PathBuf>,
-    /// Migrations written in a programming language, perhaps.
-    code: Vec<PathBuf>,
-    notes: Vec<String>,
-}
-
-struct File {
-    path: PathBuf,
-    name: String,
-}
-
-impl Listing {
-    fn read(dir: &Path) -> Result<Self, LayoutError> {
-        let entries = fs::read_dir(dir).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => LayoutError::io(dir, "the folder of migrations does not exist", source),
-            io::ErrorKind::NotADirectory => LayoutError::io(dir, "this is a file, not a folder of migrations", source),
-            _ => LayoutError::io(dir, "the folder of migrations cannot be read", source),
-        })?;
-        let mut paths = Vec::new();
-        for entry in entries {
-            paths.push(
-                entry.map_err(|source| LayoutError::io(dir, "the folder of migrations cannot be read", source))?.path(),
-            );
-        }
-        paths.sort();
-        let mut listing = Self::default();
-        for path in paths {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with('.') {
-                continue;
-            }
-            if path.is_dir() {
-                listing.add_folder(path);
-            } else if name::is_sql(&name) {
-                listing.sql.push(File { path, name });
-            } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "go") {
-                listing.code.push(path);
-            } else if name.ends_with(".sql.conf") {
-                listing.notes.push(format!("{} is not read: write what it sets as annotations", quoted(&path)));
-            }
-        }
-        Ok(listing)
-    }
-
-    fn add_folder(&mut self, path: PathBuf) {
-        if path.join("up.sql").is_file() || path.join("down.sql").is_file() {
-            self.diesel.push(path);
-            return;
-        }
-        // A folder that cannot be listed is none of ours.
-        let holds_sql = fs::read_dir(&path)
-            .is_ok_and(|entries| entries.flatten().any(|entry| name::is_sql(&entry.file_name().to_string_lossy())));
-        if holds_sql {
-            self.notes.push(format!(
-                "{} holds SQL files that are not read: migrations lie directly in their folder",
-                quoted(&path)
-            ));
-        }
-    }
-
-    /// The one layout that all entries can be of.
-    fn recognise(&self) -> Result<Layout, LayoutError> {
-        let mut found: Option<(Layout, &Path)> = self.diesel.first().map(|path| (Layout::Diesel, path.as_path()));
-        for file in &self.sql {
-            let layout = match name::shape(&file.name) {
-                // Both the native layout and Flyway's have these.
-                Some(Shape::Repeatable) | None => continue,
-                Some(Shape::Prefixed) => Layout::Flyway,
-                Some(Shape::UpDown) => Layout::Pgfleet,
-                Some(Shape::Plain) => section::recognise(&read_text(&file.path)?.0).unwrap_or(Layout::Pgfleet),
-            };
-            match found {
-                Some((other, path)) if other != layout => {
-                    let message =
-                        format!("this file is in the layout of {layout}, but {} is in that of {other}", quoted(path));
-                    let hint = format!(
-                        "move one of them to another folder, or set `layout = \"{other}\"` or `layout = \"{layout}\"`"
-                    );
-                    return Err(LayoutError::new(&file.path, message, hint).with_other(path));
-                }
-                Some(_) => {}
-                None => found = Some((layout, &file.path)),
-            }
-        }
-        let layout = found.map_or(Layout::Pgfleet, |(layout, _)| layout);
-        match self.sql.iter().find(|file| name::shape(&file.name).is_none()) {
-            Some(file) => Err(misfit(&file.path, layout)),
-            None => Ok(layout),
-        }
-    }
 }
 
 /// Migrations by version, while the files come in.
@@ -168,16 +83,17 @@ impl Builder {
         Self { layout, ups: BTreeMap::new(), downs: BTreeMap::new(), repeatables: Vec::new() }
     }
 
-    fn add_file(&mut self, file: &File) -> Result<(), LayoutError> {
-        let parsed = name::parse(&file.name, self.layout).ok_or_else(|| misfit(&file.path, self.layout))?;
-        let (text, bytes_hash) = read_text(&file.path)?;
+    fn add_file(&mut self, file: File) -> Result<(), LayoutError> {
+        let File { path, name, bytes } = file;
+        let parsed = name::parse(&name, self.layout).ok_or_else(|| misfit(&path, self.layout))?;
+        let (text, bytes_hash) = text(&path, &bytes)?;
         if matches!(self.layout, Layout::Goose | Layout::Dbmate) {
             let Name::Up(version, description) = parsed else {
-                return Err(misfit(&file.path, self.layout));
+                return Err(misfit(&path, self.layout));
             };
-            return self.add_sections(&file.path, version, description, &text, &bytes_hash);
+            return self.add_sections(&path, version, description, text, &bytes_hash);
         }
-        let script = Script { path: file.path.clone(), text, first_line: 1, bytes_hash };
+        let script = Script { path, text: text.to_owned(), first_line: 1, bytes_hash };
         let annotations = annotations(&script.path, &script.text, 1)?;
         match parsed {
             Name::Up(version, description) => self.add_up(version, Up { description, script, annotations }),
@@ -221,25 +137,27 @@ impl Builder {
         Ok(())
     }
 
-    fn add_diesel(&mut self, folder: &Path) -> Result<(), LayoutError> {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    fn add_diesel(&mut self, folder: DieselFolder) -> Result<(), LayoutError> {
+        let name = folder.path.file_name().unwrap_or_default().to_string_lossy();
         let Some(Name::Up(version, description)) = name::parse(&name, Layout::Diesel) else {
-            return Err(misfit(folder, Layout::Diesel));
+            return Err(misfit(&folder.path, Layout::Diesel));
         };
-        let no_transaction = runs_without_transaction(&folder.join("metadata.toml"))?;
-        let read = |path: PathBuf| {
-            let (text, bytes_hash) = read_text(&path)?;
-            let mut found = annotations(&path, &text, 1)?;
+        let no_transaction = match &folder.metadata {
+            Some(file) => runs_without_transaction(file)?,
+            None => false,
+        };
+        let read = |file: File| {
+            let (text, bytes_hash) = text(&file.path, &file.bytes)?;
+            let mut found = annotations(&file.path, text, 1)?;
             found.no_transaction |= no_transaction;
-            Ok((Script { path, text, first_line: 1, bytes_hash }, found))
+            let text = text.to_owned();
+            Ok((Script { path: file.path, text, first_line: 1, bytes_hash }, found))
         };
-        let up = folder.join("up.sql");
-        if up.is_file() {
+        if let Some(up) = folder.up {
             let (script, annotations) = read(up)?;
             self.add_up(version.clone(), Up { description, script, annotations })?;
         }
-        let down = folder.join("down.sql");
-        if down.is_file() {
+        if let Some(down) = folder.down {
             let (script, annotations) = read(down)?;
             self.add_down(version, script, annotations)?;
         }
@@ -307,21 +225,24 @@ impl Builder {
 /// Reads a file as UTF-8, without a byte order mark, and hashes its bytes.
 pub(super) fn read_text(path: &Path) -> Result<(String, String), LayoutError> {
     let bytes = fs::read(path).map_err(|source| LayoutError::io(path, "the file cannot be read", source))?;
-    let hash = checksum::raw_hash(&bytes);
-    let mut text = String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        let valid = String::from_utf8_lossy(&error.as_bytes()[..offset]);
-        LayoutError::new(
-            path,
-            format!("not UTF-8: byte {offset} is 0x{:02x}", error.as_bytes()[offset]),
-            "save the file as UTF-8",
-        )
-        .at(position::line_column(&valid, offset))
+    let (text, hash) = text(path, &bytes)?;
+    Ok((text.to_owned(), hash))
+}
+
+/// The text of a file and the hash of its bytes.
+fn text<'a>(path: &Path, bytes: &'a [u8]) -> Result<(&'a str, String), LayoutError> {
+    Ok((utf8(path, bytes)?, checksum::raw_hash(bytes)))
+}
+
+/// The text of a file, without a byte order mark.
+pub(super) fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, LayoutError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let offset = error.valid_up_to();
+        let valid = String::from_utf8_lossy(&bytes[..offset]);
+        LayoutError::new(path, format!("not UTF-8: byte {offset} is 0x{:02x}", bytes[offset]), "save the file as UTF-8")
+            .at(position::line_column(&valid, offset))
     })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok((text, hash))
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 fn annotations(path: &Path, text: &str, first_line: u32) -> Result<Annotations, LayoutError> {
@@ -333,11 +254,8 @@ fn annotations(path: &Path, text: &str, first_line: u32) -> Result<Annotations, 
 }
 
 /// Reads the one key of Diesel's `metadata.toml` that exists; a TOML parser would be much for that.
-fn runs_without_transaction(path: &Path) -> Result<bool, LayoutError> {
-    if !path.is_file() {
-        return Ok(false);
-    }
-    let (text, _) = read_text(path)?;
+fn runs_without_transaction(file: &File) -> Result<bool, LayoutError> {
+    let text = utf8(&file.path, &file.bytes)?;
     for (line, number) in text.lines().zip(1u32..) {
         let line = line.split('#').next().unwrap_or_default();
         let Some((key, value)) = line.split_once('=') else {
@@ -348,7 +266,7 @@ fn runs_without_transaction(path: &Path) -> Result<bool, LayoutError> {
                 "false" => Ok(true),
                 "true" => Ok(false),
                 _ => Err(LayoutError::new(
-                    path,
+                    &file.path,
                     "`run_in_transaction` is neither true nor false",
                     "write `run_in_transaction = false`",
                 )
@@ -380,7 +298,7 @@ fn same_version(version: &Version, first: &Path, second: &Path) -> LayoutError {
     LayoutError::new(second, message, "give one of the files another version").with_other(first)
 }
 
-fn misfit(path: &Path, layout: Layout) -> LayoutError {
+pub(super) fn misfit(path: &Path, layout: Layout) -> LayoutError {
     let hint = format!("name it like {}, or move it to another folder", layout.example());
     LayoutError::new(path, format!("not the name of a migration in the layout of {layout}"), hint)
 }

@@ -1,6 +1,7 @@
 //! Folders as people have them, and as they should not.
 
 use super::*;
+use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +22,30 @@ fn read(files: &[(&str, &str)]) -> Folder {
 }
 
 fn read_as(files: &[(&str, &str)], layout: Option<Layout>) -> Folder {
-    read_folder(folder(files).path(), layout).unwrap()
+    read_both(files, layout).unwrap()
+}
+
+/// Reads the same files from the disk and from memory, which must not differ in anything.
+fn read_both(files: &[(&str, &str)], layout: Option<Layout>) -> Result<Folder, LayoutError> {
+    let dir = folder(files);
+    let from_disk = read_folder(dir.path(), layout);
+    let from_memory = read_files(dir.path(), in_memory(files), layout);
+    match (&from_disk, &from_memory) {
+        (Ok(disk), Ok(memory)) => assert_eq!(disk, memory),
+        (Err(disk), Err(memory)) => assert_eq!(said(disk), said(memory)),
+        _ => panic!("from disk: {from_disk:?}\nfrom memory: {from_memory:?}"),
+    }
+    from_disk
+}
+
+/// Backwards, since the order must not matter.
+fn in_memory(files: &[(&str, &str)]) -> Vec<(PathBuf, Vec<u8>)> {
+    files.iter().rev().map(|(name, text)| (name.into(), text.as_bytes().to_vec())).collect()
+}
+
+/// Everything that an error says.
+fn said(error: &LayoutError) -> (String, String, Option<LineColumn>, &Path, Option<&Path>) {
+    (error.to_string(), error.hint().to_owned(), error.place(), error.path(), error.other_path())
 }
 
 fn fails(files: &[(&str, &str)]) -> LayoutError {
@@ -29,7 +53,7 @@ fn fails(files: &[(&str, &str)]) -> LayoutError {
 }
 
 fn fails_as(files: &[(&str, &str)], layout: Option<Layout>) -> LayoutError {
-    let error = read_folder(folder(files).path(), layout).unwrap_err();
+    let error = read_both(files, layout).unwrap_err();
     assert!(!error.hint().is_empty());
     assert!(error.to_string().starts_with(&error.path().display().to_string()));
     error
@@ -222,6 +246,8 @@ fn bytes_that_are_no_text_are_named_by_their_place() {
     let dir = folder(&[]);
     fs::write(dir.path().join("1_a.sql"), b"select 1;\n-- \xc3\xa4\xff").unwrap();
     let error = read_folder(dir.path(), None).unwrap_err();
+    let files = vec![("1_a.sql".into(), b"select 1;\n-- \xc3\xa4\xff".to_vec())];
+    assert_eq!(said(&error), said(&read_files(dir.path(), files, None).unwrap_err()));
     assert_eq!(error.place().unwrap().to_string(), "2:5");
     assert_eq!(error.message(), "not UTF-8: byte 15 is 0xff");
 }
@@ -262,6 +288,102 @@ fn subfolders_with_sql_are_noted() {
     assert_eq!(folder.migrations.len(), 1);
     assert_eq!(folder.notes.len(), 1);
     assert!(folder.notes[0].contains("old"));
+}
+
+#[test]
+fn every_layout_reads_the_same_from_disk_and_from_memory() {
+    let goose = "-- +goose Up\nselect 1;\n-- +goose Down\nselect 2;\n";
+    let dbmate = "-- migrate:up transaction:false\nselect 1;\n-- migrate:down\nselect 2;\n";
+    let folders: [(Layout, &[(&str, &str)]); 8] = [
+        (
+            Layout::Pgfleet,
+            &[("1_a.sql", "select 1"), ("2_b.up.sql", "\u{feff}x"), ("2_b.down.sql", "y"), ("R__v.sql", "z")],
+        ),
+        (Layout::Sqlx, &[("20240620151514_a.sql", "-- no-transaction\nselect 1"), ("20240620151515_b.sql", "")]),
+        (Layout::Flyway, &[("V1__a.sql", "x"), ("U1__a.sql", "y"), ("R__all_views.sql", "z"), ("V1__a.sql.conf", "c")]),
+        (Layout::Refinery, &[("V1__a.sql", "x"), ("U2__b.sql", "y"), ("mod.rs", "")]),
+        (Layout::GolangMigrate, &[("000001_a.up.sql", "x"), ("000001_a.down.sql", "y")]),
+        (Layout::Dbmate, &[("20240101_a.sql", dbmate), ("20240102_b.sql", dbmate)]),
+        (Layout::Goose, &[("00001_a.sql", goose), ("2_b.sql", goose), ("embed.go", "")]),
+        (
+            Layout::Diesel,
+            &[
+                ("2026-07-30-140000-0000_create users/up.sql", "x"),
+                ("2026-07-30-140000-0000_create users/down.sql", "y"),
+                ("2026-07-30-140000-0000_create users/metadata.toml", "run_in_transaction = false"),
+                ("00000000000000_setup/up.sql", ""),
+                ("00000000000000_setup/notes/deep/x.sql", ""),
+                ("other/x.sql", ""),
+            ],
+        ),
+    ];
+    for (layout, files) in folders {
+        let folder = read_as(files, Some(layout));
+        assert_eq!(folder.layout, layout);
+        assert!(!folder.migrations.is_empty());
+        // The scripts are where the caller says, whether or not anything is there.
+        let elsewhere = read_files(Path::new("nowhere/at all"), in_memory(files), Some(layout)).unwrap();
+        assert!(elsewhere.migrations.iter().all(|migration| migration.up.path.starts_with("nowhere/at all")));
+        assert_eq!(elsewhere.migrations.len(), folder.migrations.len());
+        let _ = read_both(files, None);
+    }
+}
+
+#[test]
+fn paths_in_memory_stay_in_the_folder_and_come_once() {
+    let fails = |path: &str| {
+        let files = vec![("1_a.sql".into(), Vec::new()), (path.into(), Vec::new())];
+        let error = read_files(Path::new("m"), files, None).unwrap_err();
+        assert!(!error.hint().is_empty());
+        error.to_string()
+    };
+    assert_eq!(fails("../1_b.sql"), "m/../1_b.sql: not the path of a file in the folder");
+    assert_eq!(fails("/1_b.sql"), "/1_b.sql: not the path of a file in the folder");
+    assert_eq!(fails(""), "m/: not the path of a file in the folder");
+    assert_eq!(fails("./1_a.sql"), "m/./1_a.sql: the file is given twice");
+    let files = vec![("./2_a/./up.sql".into(), Vec::new()), ("2_a/down.sql".into(), Vec::new())];
+    let folder = read_files(Path::new("m"), files, None).unwrap();
+    assert_eq!(folder.migrations[0].down.as_ref().unwrap().path, Path::new("m/2_a/down.sql"));
+}
+
+#[cfg(unix)]
+#[test]
+fn files_of_no_use_are_not_read_from_the_disk() {
+    // Reading one of these fails for every user, root too.
+    let dir = folder(&[("1_a.sql", ""), ("old/x.txt", ""), ("2_b/x.txt", "")]);
+    for name in ["README.md", ".hidden.sql", "old/up.sql.txt"] {
+        std::os::unix::fs::symlink("nowhere", dir.path().join(name)).unwrap();
+    }
+    fs::create_dir(dir.path().join("old/dir.sql")).unwrap();
+    assert!(read_folder(dir.path(), None).unwrap().notes.is_empty());
+    std::os::unix::fs::symlink("nowhere", dir.path().join("3_c.sql")).unwrap();
+    assert_eq!(read_folder(dir.path(), None).unwrap_err().message(), "the file cannot be read");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_folder_reads_the_same_from_disk_and_from_memory(
+        names in prop::collection::btree_set(
+            prop_oneof![
+                "(1|2|01|V1|V1_2|U1|R|2024-01|x)__?[ab](\\.up|\\.down)?\\.(sql|SQL|rs|go|sql\\.conf|md)",
+                "(1|2|2024-01-01-000000-0000)_[ab]/(up\\.sql|down\\.sql|metadata\\.toml|x\\.sql|x\\.md|x\\.sql/y\\.sql)",
+                "\\.?(old|docs)/(x\\.sql|\\.x\\.sql|y/1_a\\.sql)",
+            ],
+            0..6,
+        ),
+        texts in prop::collection::vec(
+            prop::sample::select(vec![
+                "", "select 1;", "-- +goose Up\n", "-- +goose Up\n-- +goose Down\n", "-- migrate:up\n-- migrate:down\n",
+                "-- pgfleet: no-transaction\n", "-- pgfleet: nonsense\n", "run_in_transaction = false", "\u{feff}x",
+            ]),
+            6,
+        ),
+        layout in prop::option::of(prop::sample::select(Layout::ALL.to_vec())),
+    ) {
+        let files: Vec<_> = names.iter().map(String::as_str).zip(texts).collect();
+        let _ = read_both(&files, layout);
+    }
 }
 
 #[test]
