@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pgfleet_migrate::{Options, Seeds, Set, Target, event::Silent, run};
+use pgfleet_migrate::{Options, Set, Target, event::Silent, run};
 use pgfleet_postgres::{Address, Connection, Purpose, Type, connect};
 use pgfleet_sql::layout::{Kind, MigrationFile, Script};
 
@@ -69,8 +69,9 @@ impl Catalogue {
     ) -> Result<Vec<String>, Error> {
         let mut target = Target::new("control", admin.with_database(database));
         target.admin = Some(admin.clone());
-        let options = Options { to: None, dry_run: false, look_only: false, ..options.clone() };
-        let report = run::migrate(&target, &set()?, &Seeds::default(), &options, &Silent).await.map_err(|error| {
+        let options =
+            Options { to: None, set: None, announcer: None, dry_run: false, look_only: false, ..options.clone() };
+        let report = run::migrate(&target, &set()?.into(), &options, &Silent).await.map_err(|error| {
             let kind = if error.is_unreachable() { ErrorKind::Unreachable } else { ErrorKind::Failed };
             let mut own = Error::new(kind, format!("cannot make the control database {database}"));
             own = own.cause(error.to_string());

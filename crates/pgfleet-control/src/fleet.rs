@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgfleet_migrate::{
-    Error as MigrateError, ErrorKind, Observer, Options, Outcome, Report, Seeds, Set, State, Target, run,
+    Error as MigrateError, ErrorKind, Observer, Options, Outcome, Report, SetPath, State, Target, run,
 };
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -21,10 +21,8 @@ pub struct Job {
     pub server: String,
     /// The database.
     pub target: Target,
-    /// The migrations.
-    pub set: Arc<Set>,
-    /// The seeds.
-    pub seeds: Arc<Seeds>,
+    /// The sets with their migrations and seeds.
+    pub path: Arc<SetPath>,
 }
 
 /// How the work on one database ended.
@@ -155,8 +153,10 @@ fn work_on<'a>(
             return Err(MigrateError::new(ErrorKind::Stopped, format!("stopped before {}", job.target.name)));
         }
         match work {
-            Work::Migrate => run::migrate(&job.target, &job.set, &job.seeds, options, observer).await,
-            Work::Revert(goal) => pgfleet_migrate::revert::revert(&job.target, &job.set, goal, options, observer).await,
+            Work::Migrate => run::migrate(&job.target, &job.path, options, observer).await,
+            Work::Revert(goal) => {
+                pgfleet_migrate::revert::revert(&job.target, &job.path, goal, options, observer).await
+            }
         }
     })
 }

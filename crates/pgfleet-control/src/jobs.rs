@@ -45,8 +45,7 @@ impl Solution {
                 service: service.name.clone(),
                 server: service.server.clone(),
                 target,
-                set: Arc::new(set),
-                seeds: Arc::new(seeds),
+                path: Arc::new(set.with_seeds(seeds).into()),
             });
         }
         Ok(jobs)
@@ -169,6 +168,10 @@ pub(crate) fn base_options(manifest: &Manifest, surroundings: &Surroundings) -> 
             manifest::OnOutOfOrder::Apply => options::OnOutOfOrder::Apply,
         },
         to: None,
+        set: None,
+        enough: None,
+        always_seed: false,
+        announcer: None,
         dry_run: false,
         look_only: false,
         who: surroundings.who.clone(),

@@ -39,6 +39,10 @@ pub enum ErrorKind {
     Locked,
     /// A migration without a transaction stopped in the middle and must be looked at.
     Interrupted,
+    /// A migration or seeder in Rust failed by itself, without the server.
+    Code,
+    /// The program that has the code of a migration or seeder is missing, another one, or died.
+    Program,
     /// The caller asked to stop.
     Stopped,
 }

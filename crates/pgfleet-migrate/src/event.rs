@@ -41,6 +41,17 @@ pub enum Event {
         /// How long it took.
         took: Duration,
     },
+    /// A backfill committed a batch.
+    Progress {
+        /// Its label.
+        label: String,
+        /// Batches done in all runs.
+        batches: u64,
+        /// Rows done in all runs.
+        rows: u64,
+        /// Rows there are in all, where the backfill says so.
+        total: Option<u64>,
+    },
     /// A migration met a lock time-out, a deadlock or a serialization failure and is tried again.
     LockTimeout {
         /// Its label.

@@ -45,6 +45,11 @@ impl HistoryTable {
         quote_qualified(SCHEMA, &pgfleet_postgres::name::short_name(&self.set, "_seeds"))
     }
 
+    /// Returns the quoted name of the table that keeps where this set's backfills stand.
+    pub(crate) fn backfills_quoted(&self) -> String {
+        quote_qualified(SCHEMA, &pgfleet_postgres::name::short_name(&self.set, "_backfills"))
+    }
+
     /// Returns the statements that make the schemas which the tables are in.
     pub(crate) fn create_schemas_sql(&self) -> String {
         let mut sql = format!("CREATE SCHEMA IF NOT EXISTS {SCHEMA};");
@@ -92,6 +97,58 @@ impl HistoryTable {
                 took_ms     double precision
              );",
             self.seeds_quoted()
+        )
+    }
+
+    /// Returns the statement that makes the table of where backfills stand.
+    pub(crate) fn create_backfills_sql(&self) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} (
+                version     text PRIMARY KEY,
+                revision    integer NOT NULL,
+                cursor      jsonb NOT NULL,
+                rows        bigint NOT NULL,
+                batches     bigint NOT NULL,
+                began_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+                moved_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+                os_user     text,
+                host        text,
+                tool        text,
+                run         uuid
+             );",
+            self.backfills_quoted()
+        )
+    }
+
+    /// Returns the statement that keeps where a backfill goes on.
+    pub(crate) fn move_backfill_sql(&self, standing: &crate::store::Standing, who: &Who, run: &str) -> String {
+        format!(
+            "INSERT INTO {} (version, revision, cursor, rows, batches, os_user, host, tool, run) \
+             VALUES ({}, {}, {}, {}, {}, {}) \
+             ON CONFLICT (version) DO UPDATE SET cursor = excluded.cursor, rows = excluded.rows, \
+             batches = excluded.batches, moved_at = pg_catalog.clock_timestamp(), os_user = excluded.os_user, \
+             host = excluded.host, tool = excluded.tool, run = excluded.run",
+            self.backfills_quoted(),
+            quote_literal(&standing.version),
+            standing.revision,
+            quote_literal(&standing.cursor),
+            standing.rows,
+            standing.batches,
+            provenance(who, run),
+        )
+    }
+
+    /// Returns the statement that forgets where a backfill stood.
+    pub(crate) fn end_backfill_sql(&self, version: &str) -> String {
+        format!("DELETE FROM {} WHERE version = {}", self.backfills_quoted(), quote_literal(version))
+    }
+
+    /// Returns the statement that notes that a run's rows were announced.
+    pub(crate) fn announced_sql(&self, run: &str) -> String {
+        format!(
+            "UPDATE {} SET announced_at = pg_catalog.clock_timestamp() WHERE run = {}::uuid AND announced_at IS NULL",
+            self.quoted(),
+            quote_literal(run)
         )
     }
 }
@@ -186,6 +243,10 @@ pub struct Row {
     pub applied_at: String,
     /// Whether a down text is recorded.
     pub reversible: bool,
+    /// The run that applied it; empty for a row written by hand.
+    pub run: String,
+    /// Whether it was announced.
+    pub announced: bool,
 }
 
 impl Row {

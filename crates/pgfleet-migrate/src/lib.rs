@@ -13,22 +13,29 @@
 //! This crate knows nothing of manifests, tenants or the control database, and it prints nothing:
 //! progress goes to an [`event::Observer`].
 
+pub mod announce;
+pub mod code;
+pub mod db;
 pub mod error;
 pub mod event;
 pub mod failure;
 pub mod history;
+mod live;
 mod locate;
 mod lock;
 mod message;
 mod no_transaction;
 pub mod options;
+pub mod path;
 pub mod plan;
 pub mod repair;
 pub mod report;
 pub mod revert;
 pub mod run;
+pub mod schema;
 pub mod seed;
 pub mod set;
+pub mod step_error;
 mod store;
 pub mod target;
 mod unit;
@@ -37,8 +44,10 @@ mod work;
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Observer};
 pub use options::Options;
+pub use path::SetPath;
 pub use plan::{Plan, State};
 pub use report::{Outcome, Report};
 pub use seed::Seeds;
 pub use set::Set;
+pub use step_error::StepError;
 pub use target::Target;

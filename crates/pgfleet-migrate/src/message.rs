@@ -7,6 +7,7 @@
 //! Each step begins with a row that carries its number, so that the answers can be told apart
 //! whatever the file's own statements return: the row's column bears the run's random id.
 
+use pgfleet_postgres::quote_literal;
 use pgfleet_sql::lexer;
 
 use crate::unit::Unit;
@@ -73,21 +74,24 @@ impl Message {
                 break;
             }
             let lock_timeout = unit.lock_timeout.as_millis();
+            let path = unit.schema.map(|schema| quote_literal(&crate::target::search_path(schema)));
             if sets_transaction(unit) {
                 // No query may come first, so the row is that of a `SHOW`; the time at which the
                 // step began stays unknown, and the row comes when the server sends it.
                 completed.push(BEFORE - 1);
-                text.push_str(&format!(
-                    "BEGIN;SET LOCAL lock_timeout='{lock_timeout}ms';\
-                     SET LOCAL {column}='{number}';SHOW {column};\n"
-                ));
+                text.push_str(&format!("BEGIN;SET LOCAL lock_timeout='{lock_timeout}ms';"));
+                if let Some(schema) = unit.schema {
+                    text.push_str(&format!("SET LOCAL search_path={};", crate::target::search_path(schema)));
+                }
+                text.push_str(&format!("SET LOCAL {column}='{number}';SHOW {column};\n"));
             } else {
                 completed.push(BEFORE - 2);
                 text.push_str(&format!(
                     "BEGIN;SELECT {number} AS \"{column}\",\
-                     pg_catalog.set_config('lock_timeout','{lock_timeout}ms',true),\
+                     pg_catalog.set_config('lock_timeout','{lock_timeout}ms',true),{}\
                      pg_catalog.set_config('pgfleet.started',\
-                     extract(epoch FROM pg_catalog.clock_timestamp())::text,true);{FLUSH};\n"
+                     extract(epoch FROM pg_catalog.clock_timestamp())::text,true);{FLUSH};\n",
+                    path.map_or_else(String::new, |path| format!("pg_catalog.set_config('search_path',{path},true),"))
                 ));
             }
             let start = text.len();

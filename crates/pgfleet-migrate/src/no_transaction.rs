@@ -49,9 +49,10 @@ impl Work<'_> {
         let rows = self
             .connection
             .simple(&format!(
-                "SET synchronous_commit = on; SET lock_timeout = '{}ms'; \
+                "SET synchronous_commit = on; SET lock_timeout = '{}ms'; {}\
                  SELECT extract(epoch FROM pg_catalog.clock_timestamp())",
-                unit.lock_timeout.as_millis()
+                unit.lock_timeout.as_millis(),
+                path_of(unit)
             ))
             .await
             .map_err(connected)?;
@@ -142,9 +143,10 @@ impl Work<'_> {
         let rows = self
             .connection
             .simple(&format!(
-                "SET synchronous_commit = on; SET lock_timeout = '{}ms'; {}",
+                "SET synchronous_commit = on; SET lock_timeout = '{}ms'; {}{}",
                 unit.lock_timeout.as_millis(),
-                self.table.journal_sql(&begun, &checksum(unit), &self.options.who, self.run)
+                path_of(unit),
+                unit.table.journal_sql(&begun, &checksum(unit), &self.options.who, self.run)
             ))
             .await?;
         let text = |at: usize| rows.first().and_then(|row| row.get(at)).unwrap_or("0").to_owned();
@@ -306,8 +308,13 @@ impl Work<'_> {
 
     /// What to do about a file that is half done.
     fn mend(&self, unit: &Unit<'_>) -> String {
-        crate::repair::mend(&unit.version, self.target, &self.table.set)
+        crate::repair::mend(&unit.version, self.target, &unit.table.set)
     }
+}
+
+/// The statement that sets the path of a file whose schema is not the target's.
+fn path_of(unit: &Unit<'_>) -> String {
+    unit.schema.map_or_else(String::new, |schema| format!("SET search_path = {}; ", crate::target::search_path(schema)))
 }
 
 fn finished(unit: &Unit<'_>, done: usize) -> String {

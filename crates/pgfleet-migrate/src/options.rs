@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::announce::Announce;
+
 /// What to do about a finding: stop, say so, or go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnChanged {
@@ -83,8 +85,17 @@ pub struct Options {
     pub on_ahead: OnAhead,
     /// A pending migration below the newest applied one.
     pub on_out_of_order: OnOutOfOrder,
-    /// Apply nothing above this version.
+    /// Apply nothing above this version, of the chosen set or else of the service's own.
     pub to: Option<pgfleet_sql::version::Version>,
+    /// Apply and seed this set of the path only.
+    pub set: Option<String>,
+    /// Who waits for another run's lock is content when the own set has this version; none waits
+    /// for all of them.
+    pub enough: Option<pgfleet_sql::version::Version>,
+    /// Run every seed, also those that ran and did not change.
+    pub always_seed: bool,
+    /// Who is told what was applied; none leaves it to those who look later.
+    pub announcer: Option<Announce>,
     /// Only say what would be done.
     pub dry_run: bool,
     /// Look at the database and change nothing, not even by creating it.
@@ -133,6 +144,10 @@ impl Default for Options {
             on_ahead: OnAhead::Run,
             on_out_of_order: OnOutOfOrder::Error,
             to: None,
+            set: None,
+            enough: None,
+            always_seed: false,
+            announcer: None,
             dry_run: false,
             look_only: false,
             who: Who::default(),

@@ -36,6 +36,9 @@ pub enum State {
 /// One migration with its state.
 #[derive(Debug, Clone, Serialize)]
 pub struct Entry {
+    /// The set, where it is not the service's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
     /// The version as written.
     pub version: String,
     /// The description.
@@ -52,8 +55,15 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns `<version>_<description>`, or the name of a repeatable.
+    /// Returns `<version>_<description>`, or the name of a repeatable; another set's with its name.
     pub fn label(&self) -> String {
+        match &self.set {
+            Some(set) => format!("{set}/{}", self.own_label()),
+            None => self.own_label(),
+        }
+    }
+
+    fn own_label(&self) -> String {
         if self.description.is_empty() || self.version.starts_with("R__") {
             return self.version.clone();
         }
@@ -118,6 +128,7 @@ impl Plan {
                 None => State::Pending,
             };
             let entry = Entry {
+                set: None,
                 version: migration.version.to_string(),
                 description: migration.description.clone(),
                 state,
@@ -130,6 +141,7 @@ impl Plan {
         for (version, row) in applied {
             let ahead = newest_known.as_ref().is_none_or(|newest| version > *newest);
             let entry = Entry {
+                set: None,
                 version: row.version.clone(),
                 description: row.description.clone(),
                 state: if ahead { State::Ahead } else { State::Missing },
@@ -165,6 +177,7 @@ impl Plan {
                 steps.push(Step::Repeatable(index));
             }
             entries.push(Entry {
+                set: None,
                 version: name,
                 description: repeatable.description.clone(),
                 state,
@@ -346,6 +359,8 @@ mod tests {
                     raw_hash: file.map(|file| file.up.bytes_hash).unwrap_or_default(),
                     applied_at: String::new(),
                     reversible: false,
+                    run: String::new(),
+                    announced: false,
                 }
             })
             // The history has no order of its own.

@@ -19,7 +19,7 @@ use crate::options::Options;
 use crate::revert::{down_script, down_unit, label};
 use crate::run::{Opened, difference, migration_unit, open, record_of, refuse_other_history};
 use crate::set::Set;
-use crate::store::{self, Stopped};
+use crate::store::{self, Standing, Stopped};
 use crate::target::Target;
 use crate::unit::Unit;
 use crate::work::Work;
@@ -160,13 +160,16 @@ impl Mending<'_> {
             refuse_other_history(self.connection, self.target, self.set, self.action.word()).await?;
         }
         if (has_history || self.action == Repair::MarkApplied) && !self.options.dry_run {
-            store::ensure(self.connection, history, store::Beside::ALL).await.map_err(|error| self.failed(error))?;
+            store::ensure(self.connection, history, store::Beside::REPAIR).await.map_err(|error| self.failed(error))?;
         }
         let rows = rows.unwrap_or_default();
         let row = rows.iter().find(|row| row.parsed().as_ref() == Some(self.version));
         match self.action {
             Repair::Resume => self.resume(row, self.stopped(has_history).await?).await,
-            Repair::Reset => self.reset(self.stopped(has_history).await?).await,
+            Repair::Reset => match self.standing(has_history).await? {
+                Some(standing) => self.reset_backfill(standing).await,
+                None => self.reset(self.stopped(has_history).await?).await,
+            },
             Repair::MarkApplied => self.mark_applied(row).await,
             Repair::Forget => self.forget(row).await,
             Repair::Accept => self.accept(row).await,
@@ -217,7 +220,7 @@ impl Mending<'_> {
             let work = Work {
                 connection: self.connection,
                 target: &self.target.name,
-                table: history,
+                schema: self.target.schema.as_deref(),
                 options: self.options,
                 run,
                 observer: self.observer,
@@ -235,7 +238,7 @@ impl Mending<'_> {
         let work = Work {
             connection: self.connection,
             target: &self.target.name,
-            table: &self.set.history,
+            schema: self.target.schema.as_deref(),
             options: self.options,
             run: &run,
             observer: self.observer,
@@ -250,6 +253,24 @@ impl Mending<'_> {
         Ok(repaired)
     }
 
+    /// Finds where a backfill stands that is not finished.
+    async fn standing(&self, has_history: bool) -> Result<Option<Standing>, Error> {
+        if !has_history {
+            return Ok(None);
+        }
+        let standing = store::standing(self.connection, &self.set.history).await.map_err(|error| self.failed(error))?;
+        Ok(standing.into_iter().find(|standing| standing.version.parse().ok().as_ref() == Some(self.version)))
+    }
+
+    async fn reset_backfill(&self, standing: Standing) -> Result<Repaired, Error> {
+        let run = uuid::Uuid::now_v7().to_string();
+        let message =
+            format!("had done {} rows in {} batches, cursor {}", standing.rows, standing.batches, standing.cursor);
+        let deed = self.deed(&standing.version, "", &message, &run);
+        self.commit(&[self.set.history.end_backfill_sql(&standing.version), deed]).await?;
+        Ok(self.repaired(&standing.version, &self.name))
+    }
+
     async fn mark_applied(&self, row: Option<&Row>) -> Result<Repaired, Error> {
         if let Some(row) = row {
             return Err(self.refused(format!("it is applied since {}", row.applied_at)));
@@ -262,7 +283,11 @@ impl Mending<'_> {
         let insert = history.insert_sql(&record_of(migration, &version, &checksum), &self.options.who, &run, false);
         let deed = self.deed(&version, &migration.description, "", &run);
         // Who says that it is applied has also finished what had stopped.
-        self.commit(&[insert, history.clear_sql(&version), deed]).await?;
+        let mut statements = vec![insert, history.clear_sql(&version), deed];
+        if self.standing(true).await?.is_some() {
+            statements.push(history.end_backfill_sql(&version));
+        }
+        self.commit(&statements).await?;
         Ok(self.repaired(&version, &self.name))
     }
 

@@ -31,6 +31,9 @@ pub struct Report {
     pub from: Option<String>,
     /// The newest version after.
     pub to: Option<String>,
+    /// The versions of each set before and after, where the path has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetReport>,
     /// Labels of applied migrations and repeatables, in order.
     pub applied: Vec<String>,
     /// Names of seeds that ran, in order.
@@ -51,4 +54,15 @@ pub struct Report {
     /// Every migration with its state; filled by a look.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
+}
+
+/// The versions of one set.
+#[derive(Debug, Clone, Serialize)]
+pub struct SetReport {
+    /// The set's name.
+    pub set: String,
+    /// The newest version before.
+    pub from: Option<String>,
+    /// The newest version after.
+    pub to: Option<String>,
 }

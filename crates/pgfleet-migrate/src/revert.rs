@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Observer};
 use crate::history::Row;
 use crate::options::Options;
+use crate::path::SetPath;
 use crate::report::{Outcome, Report};
 use crate::run::{Opened, open, retrying, stopped_in_the_middle};
 use crate::set::Set;
@@ -28,27 +29,29 @@ pub enum Goal {
     To(Option<Version>),
 }
 
-/// Reverts migrations of one target, newest first, each in a transaction with its history row.
+/// Reverts migrations of one set in one target, newest first, each in a transaction with its
+/// history row: of the service's own set, or of the one that the options name.
 ///
 /// The down text is the file's; when the file is gone, the text recorded when it was applied.
 /// A dry run only says what would be reverted.
 ///
 /// # Errors
 ///
-/// A migration that has no down stops the run before anything is reverted.
+/// A migration that has no down, or that an applied migration of another set requires, stops the
+/// run before anything is reverted.
 pub async fn revert(
     target: &Target,
-    set: &Set,
+    path: &SetPath,
     goal: &Goal,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
-    retrying(target, options, observer, || once(target, set, goal, options, observer)).await
+    retrying(target, options, observer, || once(target, path, goal, options, observer)).await
 }
 
 async fn once(
     target: &Target,
-    set: &Set,
+    path: &SetPath,
     goal: &Goal,
     options: &Options,
     observer: &dyn Observer,
@@ -59,7 +62,7 @@ async fn once(
         return Err(Error::new(ErrorKind::Findings, format!("cannot revert {}", target.name))
             .cause("the database does not exist"));
     };
-    let result = with(&connection, target, set, goal, options, observer, began).await;
+    let result = with(&connection, target, path, goal, options, observer, began).await;
     connection.close().await;
     result
 }
@@ -67,12 +70,13 @@ async fn once(
 async fn with(
     connection: &Connection,
     target: &Target,
-    set: &Set,
+    path: &SetPath,
     goal: &Goal,
     options: &Options,
     observer: &dyn Observer,
     began: Instant,
 ) -> Result<Report, Error> {
+    let set = path.chosen(options.set.as_deref(), &format!("cannot revert {}", target.name))?;
     let failed = |error| Error::connection(format!("cannot revert {}", target.name), error);
     // A dry run only looks.
     if !options.dry_run {
@@ -81,6 +85,7 @@ async fn with(
     }
     let rows = store::look(connection, &set.history, false).await.map_err(failed)?.rows.unwrap_or_default();
     let (chosen, stays) = choose(&rows, goal, target)?;
+    refuse_required(connection, target, path, set, &chosen).await?;
     let mut scripts = Vec::with_capacity(chosen.len());
     for (version, row) in &chosen {
         let annotations = set.find(version).map(|migration| migration.down_annotations.clone());
@@ -109,6 +114,7 @@ async fn with(
         seeded: Vec::new(),
         pending: Vec::new(),
         pending_seeds: Vec::new(),
+        sets: Vec::new(),
         notes: Vec::new(),
         blocked: None,
         created: false,
@@ -120,7 +126,7 @@ async fn with(
     } else if options.dry_run {
         report.pending = labels;
     } else {
-        store::ensure(connection, &set.history, store::Beside::ALL).await.map_err(failed)?;
+        store::ensure(connection, &set.history, store::Beside::REPAIR).await.map_err(failed)?;
         if units.iter().any(|unit| unit.no_transaction) {
             let interrupted = store::interrupted(connection, &set.history).await.map_err(failed)?;
             for unit in units.iter().filter(|unit| unit.no_transaction) {
@@ -130,14 +136,54 @@ async fn with(
             }
         }
         // A history of the user's choice may be older than the tables beside it.
-        store::ensure(connection, &set.history, store::Beside::ALL).await.map_err(failed)?;
+        store::ensure(connection, &set.history, store::Beside::REPAIR).await.map_err(failed)?;
         observer.event(&target.name, &Event::Planned { steps: units.len() });
-        let work = Work { connection, target: &target.name, table: &set.history, options, run: &run, observer };
+        let schema = target.schema.as_deref();
+        let work = Work { connection, target: &target.name, schema, options, run: &run, observer };
         work.apply(&units).await?;
         report.applied = labels;
     }
     report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
+}
+
+/// Refuses to take away what an applied migration of another set requires.
+async fn refuse_required(
+    connection: &Connection,
+    target: &Target,
+    path: &SetPath,
+    set: &Set,
+    chosen: &[(Version, &Row)],
+) -> Result<(), Error> {
+    let failed = |error| Error::connection(format!("cannot revert {}", target.name), error);
+    for other in path.sets().iter().filter(|other| other.name != set.name) {
+        let requiring: Vec<_> = other
+            .migrations
+            .iter()
+            .filter_map(|migration| {
+                let required = migration.annotations.requires.iter().filter(|required| required.set == set.name);
+                let mut versions = required.filter_map(|required| required.version.parse::<Version>().ok());
+                let (_, row) = versions.find_map(|version| chosen.iter().find(|(gone, _)| *gone == version))?;
+                Some((migration, *row))
+            })
+            .collect();
+        if requiring.is_empty() {
+            continue;
+        }
+        let rows = store::look(connection, &other.history, false).await.map_err(failed)?.rows.unwrap_or_default();
+        for (migration, row) in requiring {
+            if rows.iter().any(|applied| applied.parsed().as_ref() == Some(&migration.version)) {
+                return Err(Error::new(ErrorKind::Findings, Action::Revert.sentence(&label(row), &target.name))
+                    .cause(format!(
+                        "{}/{} is applied and requires it; nothing was reverted",
+                        other.name,
+                        migration.label()
+                    ))
+                    .hinted(format!("revert {} first", other.name)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Rows to revert, newest first, and the version that stays.
@@ -167,7 +213,7 @@ fn choose<'a>(rows: &'a [Row], goal: &Goal, target: &Target) -> Result<Chosen<'a
 
 /// Makes a way back ready; `annotations` are none for a recorded text.
 pub(crate) fn down_unit<'a>(
-    set: &Set,
+    set: &'a Set,
     row: &Row,
     script: &'a Script,
     annotations: Option<&Annotations>,
@@ -178,8 +224,16 @@ pub(crate) fn down_unit<'a>(
     // A recorded text has only what stands in it.
     let annotations =
         annotations.cloned().unwrap_or_else(|| pgfleet_sql::annotation::parse(&script.text).unwrap_or_default());
+    let code = row.parsed().as_ref().and_then(|version| set.code.get(version));
+    if code.is_none() && script.text.starts_with("rust migration ") {
+        return Err(Error::new(ErrorKind::Program, Action::Revert.sentence(&label(row), &target.name))
+            .cause("it was written in Rust, and its code is not in this program")
+            .hinted("revert with the program that has it"));
+    }
     let mut unit = Unit::new(Draft {
         action: Action::Revert,
+        set,
+        code,
         label: label(row),
         version: row.version.clone(),
         description: row.description.clone(),

@@ -7,13 +7,13 @@ use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, c
 
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Observer};
-use crate::history::Record;
+use crate::history::{Record, Row};
 use crate::options::{Durability, Options, RetryOn};
-use crate::plan::{Plan, State, Step};
-use crate::report::{Outcome, Report};
-use crate::seed::Seeds;
+use crate::path::{PathPlan, SetPath};
+use crate::plan::{State, Step};
+use crate::report::{Outcome, Report, SetReport};
 use crate::set::Set;
-use crate::store::{self, Look};
+use crate::store;
 use crate::target::Target;
 use crate::unit::{Action, Draft, Unit};
 use crate::work::Work;
@@ -21,8 +21,9 @@ use crate::work::Work;
 /// Migrates and seeds one target.
 ///
 /// Looks first, without a lock; when nothing is pending that was all. Otherwise takes the
-/// database's lock, reads again and applies what is pending then, each migration in a transaction
-/// with its history row. Returns when everything is committed and on disk.
+/// database's lock, reads again and applies what is pending then in all sets of the path, each
+/// migration in a transaction with its history row. Returns when everything is committed and on
+/// disk, and was announced where somebody is to be told.
 ///
 /// What can pass by itself (connection, shutdown, lock time-out, deadlock, serialization) starts
 /// the run again, `options.max_tries` times in all; nothing is applied twice, since each try reads
@@ -38,12 +39,11 @@ use crate::work::Work;
 /// frees the lock. [`Options::stop`] ends a run in an orderly way.
 pub async fn migrate(
     target: &Target,
-    set: &Set,
-    seeds: &Seeds,
+    path: &SetPath,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
-    let run = Run { target, set, seeds, options, observer, id: uuid::Uuid::now_v7().to_string() };
+    let run = Run { target, path, options, observer, id: uuid::Uuid::now_v7().to_string() };
     retrying(target, options, observer, || run.once()).await
 }
 
@@ -89,8 +89,7 @@ fn never_reached(error: &Error) -> bool {
 
 struct Run<'a> {
     target: &'a Target,
-    set: &'a Set,
-    seeds: &'a Seeds,
+    path: &'a SetPath,
     options: &'a Options,
     observer: &'a dyn Observer,
     id: String,
@@ -98,9 +97,18 @@ struct Run<'a> {
 
 /// What one look led to.
 struct Looked {
-    plan: Plan,
-    seeds: Vec<usize>,
-    has_history: bool,
+    plan: PathPlan,
+    /// Seeds to run: the number of the set, and of the seed in it.
+    seeds: Vec<(usize, usize)>,
+    /// For each set the rows of its history.
+    rows: Vec<Vec<Row>>,
+    has_history: Vec<bool>,
+}
+
+impl Looked {
+    fn is_empty(&self) -> bool {
+        self.plan.is_empty() && self.seeds.is_empty()
+    }
 }
 
 impl Run<'_> {
@@ -109,14 +117,13 @@ impl Run<'_> {
         let (connection, created) = match open(self.target, self.options, self.observer).await? {
             Opened::Connected { connection, created } => (connection, created),
             Opened::Missing => {
-                let plan = Plan::new(self.set, &[], self.options);
-                let mut looked = Looked { plan, seeds: (0..self.seeds.files.len()).collect(), has_history: false };
+                let mut looked = self.looked(vec![store::Look::default(); self.path.sets().len()]);
                 if self.options.dry_run {
-                    looked.plan.check(self.set, &self.target.name, self.options)?;
+                    self.check_plans(&mut looked)?;
                     self.units(&looked, &[])?;
                 }
                 let mut report = self.report(Outcome::Pending, &looked, false, began);
-                report.entries = looked.plan.entries;
+                report.entries = entries(self.path, looked.plan);
                 report.notes.push("the database does not exist".to_owned());
                 return Ok(report);
             }
@@ -128,36 +135,19 @@ impl Run<'_> {
     }
 
     async fn with(&self, connection: &Connection, created: bool, began: Instant) -> Result<Report, Error> {
-        let first = self.look(connection).await?;
+        let mut looked = self.look(connection).await?;
         if self.options.look_only || self.options.dry_run {
-            let mut first = first;
-            let mut blocked = None;
-            if self.options.dry_run {
-                self.check(connection, &mut first).await?;
-                self.units(&first, &[])?;
-            } else {
-                // A look tells what would stop a run instead of stopping.
-                blocked = first
-                    .plan
-                    .check(self.set, &self.target.name, self.options)
-                    .err()
-                    .map(|error| format!("{error}: {}", error.causes().join(", ")));
-                if first.has_history {
-                    let stopped = self.interrupted(connection, &first).await?;
-                    first.plan.mark_interrupted(&stopped);
-                }
-            }
-            let nothing = first.plan.is_empty() && first.seeds.is_empty();
-            let outcome = if nothing { Outcome::UpToDate } else { Outcome::Pending };
-            let mut report = self.report(outcome, &first, created, began);
-            report.entries = first.plan.entries;
-            report.blocked = blocked;
-            return Ok(report);
+            return self.only_looked(connection, looked, created, began).await;
         }
-        let mut looked = first;
         self.check(connection, &mut looked).await?;
-        if looked.plan.is_empty() && looked.seeds.is_empty() {
-            return Ok(self.report(Outcome::UpToDate, &looked, created, began));
+        if looked.is_empty() {
+            let mut report = self.report(Outcome::UpToDate, &looked, created, began);
+            if self.options.announcer.is_some() && crate::announce::is_due(&looked.rows) {
+                // Another run may still be about to put them on disk.
+                self.flush(connection).await?;
+                self.announce(connection, &looked.rows, None, &mut report).await;
+            }
+            return Ok(report);
         }
         // Files are checked before the lock is asked for: a typing error must not make others wait.
         let units = self.units(&looked, &[])?;
@@ -169,6 +159,34 @@ impl Run<'_> {
         // Freed at once for those who poll; if this fails, closing the connection frees it.
         let _freed = lock::unlock(connection, LockKey::Migrate).await;
         result
+    }
+
+    /// Reports what a run would do, or what would stop it.
+    async fn only_looked(
+        &self,
+        connection: &Connection,
+        mut looked: Looked,
+        created: bool,
+        began: Instant,
+    ) -> Result<Report, Error> {
+        let mut blocked = None;
+        if self.options.dry_run {
+            self.check(connection, &mut looked).await?;
+            self.units(&looked, &[])?;
+        } else {
+            // A look tells what would stop a run instead of stopping.
+            blocked =
+                self.check_plans(&mut looked).err().map(|error| format!("{error}: {}", error.causes().join(", ")));
+            for (at, set, stopped) in self.interrupted(connection, &looked).await? {
+                looked.plan.plans[at].mark_interrupted(&[(set, stopped)]);
+            }
+            self.note_backfills(connection, &mut looked).await?;
+        }
+        let outcome = if looked.is_empty() { Outcome::UpToDate } else { Outcome::Pending };
+        let mut report = self.report(outcome, &looked, created, began);
+        report.entries = entries(self.path, looked.plan);
+        report.blocked = blocked;
+        Ok(report)
     }
 
     /// What happens under the lock; nothing read before counts.
@@ -184,31 +202,20 @@ impl Run<'_> {
     ) -> Result<Report, Error> {
         let mut looked = self.look(connection).await?;
         self.check(connection, &mut looked).await?;
-        if looked.plan.is_empty() && looked.seeds.is_empty() {
+        if looked.is_empty() {
             self.flush(connection).await?;
             return Ok(self.report(Outcome::DoneByAnother, &looked, created, began));
         }
-        if !looked.has_history {
-            refuse_other_history(connection, self.target, self.set, "migrate").await?;
-            if let Some(schema) = &self.target.schema {
-                store::ensure_schema(connection, schema).await.map_err(|error| {
-                    Error::connection(format!("cannot make the schema {schema} in {}", self.target.name), error)
-                })?;
-            }
-        }
-        let beside = store::Beside { seeds: !looked.seeds.is_empty(), attempts: self.any_without_transaction(&looked) };
-        store::ensure(connection, &self.set.history, beside)
-            .await
-            .map_err(|error| Error::connection(format!("cannot make the history in {}", self.target.name), error))?;
+        self.make_room(connection, &looked).await?;
         let interrupted = self.interrupted(connection, &looked).await?;
         let (before, units) = ready;
-        let same = before.plan.steps == looked.plan.steps && before.seeds == looked.seeds;
+        let same = before.plan.order == looked.plan.order && before.seeds == looked.seeds;
         let units = if same && interrupted.is_empty() { units } else { self.units(&looked, &interrupted)? };
         self.observer.event(&self.target.name, &Event::Planned { steps: units.len() });
         let work = Work {
             connection,
             target: &self.target.name,
-            table: &self.set.history,
+            schema: self.target.schema.as_deref(),
             options: self.options,
             run: &self.id,
             observer: self.observer,
@@ -217,187 +224,243 @@ impl Run<'_> {
         let mut report = self.report(Outcome::Applied, &looked, created, began);
         report.applied = std::mem::take(&mut report.pending);
         report.seeded = std::mem::take(&mut report.pending_seeds);
-        let newest = looked.plan.steps.iter().rev().find_map(|step| match step {
-            Step::Migration(index) => Some(self.set.migrations[*index].version.clone()),
-            Step::Repeatable(_) => None,
-        });
-        // An out-of-order migration does not lower the version.
-        let before = report.from.as_ref().and_then(|from| from.parse().ok());
-        report.to = newest.max(before).map(|version: pgfleet_sql::version::Version| version.to_string());
+        for (at, set) in self.path.sets().iter().enumerate() {
+            let to = newest_after(set, &looked, at);
+            if at + 1 == self.path.sets().len() {
+                report.to.clone_from(&to);
+            }
+            if let Some(own) = report.sets.get_mut(at) {
+                own.to = to;
+            }
+        }
+        if self.options.announcer.is_some() {
+            let forced = self.options.always_seed.then_some(self.id.as_str());
+            match crate::announce::rows(connection, self.path).await {
+                Ok(rows) => self.announce(connection, &rows, forced, &mut report).await,
+                Err(error) => report.notes.push(format!("the run is not announced yet: {error}")),
+            }
+        }
+        report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(report)
+    }
+
+    /// Makes the schemas and tables that the run writes to.
+    async fn make_room(&self, connection: &Connection, looked: &Looked) -> Result<(), Error> {
+        if !looked.has_history[self.path.sets().len() - 1] {
+            refuse_other_history(connection, self.target, self.path.own(), "migrate").await?;
+        }
+        for (at, set) in self.path.sets().iter().enumerate() {
+            let seeds = looked.seeds.iter().any(|(of, _)| *of == at);
+            if looked.plan.plans[at].is_empty() && !seeds {
+                continue;
+            }
+            if !looked.has_history[at]
+                && let Some(schema) = set.schema.as_ref().or(self.target.schema.as_ref())
+            {
+                store::ensure_schema(connection, schema).await.map_err(|error| {
+                    Error::connection(format!("cannot make the schema {schema} in {}", self.target.name), error)
+                })?;
+            }
+            let attempts = any_without_transaction(set, &looked.plan.plans[at].steps);
+            let backfills = any_backfill(set, &looked.plan.plans[at].steps);
+            store::ensure(connection, &set.history, store::Beside { seeds, attempts, backfills }).await.map_err(
+                |error| Error::connection(format!("cannot make the history in {}", self.target.name), error),
+            )?;
+        }
+        Ok(())
     }
 
     async fn look(&self, connection: &Connection) -> Result<Looked, Error> {
         let failed = |error| Error::connection(format!("cannot read the history of {}", self.target.name), error);
-        let Look { rows, seeds } =
-            store::look(connection, &self.set.history, !self.seeds.files.is_empty()).await.map_err(failed)?;
-        let has_history = rows.is_some();
-        let plan = Plan::new(self.set, &rows.unwrap_or_default(), self.options);
-        // Seeds need the schema of the newest version: a run that stops below it runs none.
-        let seeds = if self.options.to.is_some() { Vec::new() } else { self.seeds.pending(&seeds) };
-        Ok(Looked { plan, seeds, has_history })
+        let looks = store::look_all(connection, self.path, !self.options.always_seed).await.map_err(failed)?;
+        Ok(self.looked(looks))
+    }
+
+    /// Makes the plan of what was found.
+    fn looked(&self, looks: Vec<store::Look>) -> Looked {
+        let mut rows = Vec::with_capacity(looks.len());
+        let mut has_history = Vec::with_capacity(looks.len());
+        let mut seeds = Vec::new();
+        for (at, look) in looks.into_iter().enumerate() {
+            let set = &self.path.sets()[at];
+            has_history.push(look.rows.is_some());
+            rows.push(look.rows.unwrap_or_default());
+            let chosen = self.options.set.as_ref().is_none_or(|chosen| *chosen == set.name);
+            // Seeds need the schema of the newest version: a run that stops below it runs none.
+            if chosen && self.options.to.is_none() {
+                let pending = set.seeds.pending(&look.seeds, self.options.always_seed);
+                seeds.extend(pending.into_iter().map(|seed| (at, seed)));
+            }
+        }
+        let plan = PathPlan::new(self.path, &rows, self.options);
+        Looked { plan, seeds, rows, has_history }
+    }
+
+    /// Applies the user's choices to what was found, and brings it into its order.
+    fn check_plans(&self, looked: &mut Looked) -> Result<(), Error> {
+        self.path.chosen(self.options.set.as_deref(), &format!("cannot migrate {}", self.target.name))?;
+        for (at, set) in self.path.sets().iter().enumerate() {
+            let bounded = self.options.set.as_ref().map_or(at + 1 == self.path.sets().len(), |name| *name == set.name);
+            if bounded || self.options.to.is_none() {
+                looked.plan.plans[at].check(set, &self.target.name, self.options)?;
+            } else {
+                let unbounded = Options { to: None, ..self.options.clone() };
+                looked.plan.plans[at].check(set, &self.target.name, &unbounded)?;
+            }
+        }
+        looked.plan.put_in_order(self.path, &looked.rows, &self.target.name)
     }
 
     /// Applies the user's choices to what was found, and shows what was edited.
     async fn check(&self, connection: &Connection, looked: &mut Looked) -> Result<(), Error> {
-        let Err(mut error) = looked.plan.check(self.set, &self.target.name, self.options) else { return Ok(()) };
-        for entry in looked.plan.entries.iter().filter(|entry| entry.state == State::Edited) {
-            let Ok(version) = entry.version.parse() else { continue };
-            let Some(migration) = self.set.find(&version) else { continue };
-            // The difference is a help; without it the error stands as it is.
-            let recorded = entry.recorded.as_deref().unwrap_or(&entry.version);
-            if let Ok(Some((applied, _))) = store::texts(connection, &self.set.history, recorded).await {
-                error = error.cause(difference(&applied, &migration.up.text));
+        let Err(mut error) = self.check_plans(looked) else { return Ok(()) };
+        for (at, set) in self.path.sets().iter().enumerate() {
+            for entry in looked.plan.plans[at].entries.iter().filter(|entry| entry.state == State::Edited) {
+                let Ok(version) = entry.version.parse() else { continue };
+                let Some(migration) = set.find(&version) else { continue };
+                // The difference is a help; without it the error stands as it is.
+                let recorded = entry.recorded.as_deref().unwrap_or(&entry.version);
+                if let Ok(Some((applied, _))) = store::texts(connection, &set.history, recorded).await {
+                    error = error.cause(difference(&applied, &migration.up.text));
+                }
             }
         }
         Err(error)
     }
 
     /// Makes everything ready that will be applied.
-    fn units<'b>(&'b self, looked: &Looked, interrupted: &[(String, i32)]) -> Result<Vec<Unit<'b>>, Error> {
-        let mut units = Vec::with_capacity(looked.plan.steps.len() + looked.seeds.len());
-        let who = &self.options.who;
-        for step in &looked.plan.steps {
-            let unit = match *step {
+    ///
+    /// `interrupted`: files without a transaction that stopped, by set and version.
+    fn units<'b>(&'b self, looked: &Looked, interrupted: &[(usize, String, i32)]) -> Result<Vec<Unit<'b>>, Error> {
+        let mut units = Vec::with_capacity(looked.plan.order.len() + looked.seeds.len());
+        for &(at, step) in &looked.plan.order {
+            let set = &self.path.sets()[at];
+            let mut unit = match step {
                 Step::Migration(index) => {
-                    let migration = &self.set.migrations[index];
-                    self.required(migration)?;
+                    let migration = &set.migrations[index];
                     let version = migration.version.to_string();
                     if migration.annotations.no_transaction
-                        && let Some((_, done)) = interrupted.iter().find(|(found, _)| *found == version)
+                        && let Some((.., done)) =
+                            interrupted.iter().find(|(of, found, _)| *of == at && *found == version)
                     {
                         return Err(stopped_in_the_middle(
                             Action::Apply,
-                            &migration.label(),
+                            &self.path.label(at, &migration.label()),
                             &version,
                             self.target,
-                            self.set,
+                            set,
                             *done,
                         ));
                     }
-                    migration_unit(self.set, migration, self.target, self.options, &self.id)?
+                    migration_unit(set, migration, self.target, self.options, &self.id)?
                 }
-                Step::Repeatable(index) => {
-                    let repeatable = &self.set.repeatables[index];
-                    let name = format!("R__{}", repeatable.description);
-                    let script = &repeatable.script;
-                    let mut unit = self.unit(
-                        Action::Apply,
-                        name.clone(),
-                        name,
-                        repeatable.description.clone(),
-                        script,
-                        &repeatable.annotations,
-                    )?;
-                    unit.record = self.set.history.insert_sql(
-                        &Record {
-                            version: &unit.version,
-                            description: &repeatable.description,
-                            checksum: &repeatable.checksum(),
-                            raw_hash: &script.bytes_hash,
-                            sql: &script.text,
-                            down: None,
-                        },
-                        who,
-                        &self.id,
-                        true,
-                    );
-                    unit
-                }
+                Step::Repeatable(index) => self.repeatable_unit(set, index)?,
             };
+            unit.label = self.path.label(at, &unit.label);
             units.push(unit);
         }
-        for index in &looked.seeds {
-            let seed = &self.seeds.files[*index];
+        for &(at, index) in &looked.seeds {
+            let set = &self.path.sets()[at];
+            let seed = &set.seeds.files[index];
             let mut unit = Unit::new(Draft {
                 action: Action::Seed,
-                label: seed.name.clone(),
+                set,
+                label: self.path.label(at, &seed.name),
                 version: seed.name.clone(),
                 description: String::new(),
                 script: &seed.script,
+                code: seed.code.as_ref(),
                 style: pgfleet_sql::placeholder::Style::Psql,
-                values: &self.seeds.properties,
+                values: &set.seeds.properties,
                 no_transaction: false,
                 lock_timeout: self.options.lock_timeout,
                 target: &self.target.name,
             })?;
-            unit.record = self.set.history.seed_sql(&seed.name, &seed.checksum, who, &self.id);
+            unit.record = set.history.seed_sql(&seed.name, &seed.checksum, &self.options.who, &self.id);
             units.push(unit);
         }
         Ok(units)
     }
 
-    fn unit<'b>(
-        &'b self,
-        action: Action,
-        label: String,
-        version: String,
-        description: String,
-        script: &'b pgfleet_sql::layout::Script,
-        annotations: &pgfleet_sql::annotation::Annotations,
-    ) -> Result<Unit<'b>, Error> {
-        Unit::new(Draft {
-            action,
-            label,
-            version,
-            description,
+    fn repeatable_unit<'b>(&'b self, set: &'b Set, index: usize) -> Result<Unit<'b>, Error> {
+        let repeatable = &set.repeatables[index];
+        let name = format!("R__{}", repeatable.description);
+        let script = &repeatable.script;
+        let mut unit = Unit::new(Draft {
+            action: Action::Apply,
+            set,
+            label: name.clone(),
+            version: name,
+            description: repeatable.description.clone(),
             script,
-            style: self.set.placeholder_style(),
-            values: &self.set.placeholders,
-            no_transaction: annotations.no_transaction,
-            lock_timeout: self.options.lock_timeout_of(annotations),
+            code: None,
+            style: set.placeholder_style(),
+            values: &set.placeholders,
+            no_transaction: repeatable.annotations.no_transaction,
+            lock_timeout: self.options.lock_timeout_of(&repeatable.annotations),
             target: &self.target.name,
-        })
+        })?;
+        let record = Record {
+            version: &unit.version,
+            description: &repeatable.description,
+            checksum: &repeatable.checksum(),
+            raw_hash: &script.bytes_hash,
+            sql: &script.text,
+            down: None,
+        };
+        unit.record = set.history.insert_sql(&record, &self.options.who, &self.id, true);
+        Ok(unit)
     }
 
-    /// Refuses a migration that needs a set which is not in this target's path.
-    fn required(&self, migration: &pgfleet_sql::layout::MigrationFile) -> Result<(), Error> {
-        for requirement in &migration.annotations.requires {
-            let known = requirement.set == self.set.name
-                && requirement
-                    .version
-                    .parse()
-                    .is_ok_and(|version| version < migration.version && self.set.find(&version).is_some());
-            if !known {
-                return Err(Error::new(
-                    ErrorKind::Files,
-                    Action::Apply.sentence(&migration.label(), &self.target.name),
-                )
-                .cause(format!("it requires {}@{}, which is not in this path", requirement.set, requirement.version))
-                .at(crate::set::place(&migration.up, 0)));
+    /// Returns which of the pending migrations without a transaction stopped in the middle: the
+    /// set, the version and the statement.
+    async fn interrupted(&self, connection: &Connection, looked: &Looked) -> Result<Vec<(usize, String, i32)>, Error> {
+        let mut found = Vec::new();
+        for (at, set) in self.path.sets().iter().enumerate() {
+            if !looked.has_history[at] || !any_without_transaction(set, &looked.plan.plans[at].steps) {
+                continue;
             }
+            let stopped = store::interrupted(connection, &set.history).await.map_err(|error| {
+                Error::connection(format!("cannot read the attempts in {}", self.target.name), error)
+            })?;
+            found.extend(stopped.into_iter().map(|(version, statement)| (at, version, statement)));
+        }
+        Ok(found)
+    }
+
+    /// Notes where unfinished backfills stand.
+    async fn note_backfills(&self, connection: &Connection, looked: &mut Looked) -> Result<(), Error> {
+        for (at, set) in self.path.sets().iter().enumerate() {
+            let plan = &mut looked.plan.plans[at];
+            if !looked.has_history[at] || !any_backfill(set, &plan.steps) {
+                continue;
+            }
+            let standing = store::standing(connection, &set.history).await.map_err(|error| {
+                Error::connection(format!("cannot read where backfills stand in {}", self.target.name), error)
+            })?;
+            plan.notes.extend(standing.iter().map(|standing| {
+                format!(
+                    "{}: {} rows in {} batches are done; the next run goes on behind them",
+                    self.path.label(at, &standing.version),
+                    standing.rows,
+                    standing.batches
+                )
+            }));
         }
         Ok(())
-    }
-
-    /// Returns which of the pending migrations without a transaction stopped in the middle.
-    async fn interrupted(&self, connection: &Connection, looked: &Looked) -> Result<Vec<(String, i32)>, Error> {
-        if !self.any_without_transaction(looked) {
-            return Ok(Vec::new());
-        }
-        store::interrupted(connection, &self.set.history)
-            .await
-            .map_err(|error| Error::connection(format!("cannot read the attempts in {}", self.target.name), error))
-    }
-
-    /// Whether anything pending has no transaction, and so needs a journal.
-    fn any_without_transaction(&self, looked: &Looked) -> bool {
-        looked.plan.steps.iter().any(|step| match *step {
-            Step::Migration(index) => self.set.migrations[index].annotations.no_transaction,
-            Step::Repeatable(index) => self.set.repeatables[index].annotations.no_transaction,
-        })
     }
 
     /// Takes the lock; returns what was found when another run did the work while we waited.
     async fn lock(&self, connection: &Connection) -> Result<Option<Looked>, Error> {
         crate::lock::acquire(connection, self.target, self.options, self.observer, || async {
             let looked = self.look(connection).await?;
-            let unsettled = looked
-                .plan
-                .entries
-                .iter()
-                .any(|entry| matches!(entry.state, State::Edited | State::OutOfOrder | State::Missing));
-            let done = looked.plan.is_empty() && looked.seeds.is_empty() && !unsettled;
+            let entries = || looked.plan.plans.iter().flat_map(|plan| &plan.entries);
+            let unsettled =
+                entries().any(|entry| matches!(entry.state, State::Edited | State::OutOfOrder | State::Missing));
+            let enough = self.options.enough.as_ref().is_some_and(|enough| {
+                looked.rows.last().is_some_and(|rows| rows.iter().any(|row| row.parsed().as_ref() == Some(enough)))
+            });
+            let done = enough || (looked.is_empty() && !unsettled);
             Ok(done.then_some(looked))
         })
         .await
@@ -412,24 +475,88 @@ impl Run<'_> {
         store::flush(connection).await.map_err(failed)
     }
 
+    /// Tells what is on disk to whom it concerns; failing to is no failure of the run.
+    async fn announce(&self, connection: &Connection, rows: &[Vec<Row>], forced: Option<&str>, report: &mut Report) {
+        let Some(announcer) = &self.options.announcer else { return };
+        if let Err(error) =
+            crate::announce::announce(announcer, connection, &self.target.name, self.path, rows, forced).await
+        {
+            report.notes.push(format!("the run is not announced yet, the next one tries again: {error}"));
+        }
+    }
+
     fn report(&self, outcome: Outcome, looked: &Looked, created: bool, began: Instant) -> Report {
+        let plans = &looked.plan.plans;
+        let current = plans.last().and_then(|plan| plan.current.clone());
+        let sets = self.path.sets();
+        let of_set = |(set, plan): (&Set, &crate::plan::Plan)| SetReport {
+            set: set.name.clone(),
+            from: plan.current.clone(),
+            to: plan.current.clone(),
+        };
         Report {
             target: self.target.name.clone(),
-            set: self.set.name.clone(),
+            set: self.path.own().name.clone(),
             outcome,
-            from: looked.plan.current.clone(),
-            to: looked.plan.current.clone(),
+            from: current.clone(),
+            to: current,
+            sets: if sets.len() > 1 { sets.iter().zip(plans).map(of_set).collect() } else { Vec::new() },
             applied: Vec::new(),
             seeded: Vec::new(),
-            pending: looked.plan.pending(self.set),
-            pending_seeds: looked.seeds.iter().map(|index| self.seeds.files[*index].name.clone()).collect(),
-            notes: looked.plan.notes.clone(),
+            pending: looked.plan.pending(self.path),
+            pending_seeds: looked
+                .seeds
+                .iter()
+                .map(|&(at, seed)| self.path.label(at, &sets[at].seeds.files[seed].name))
+                .collect(),
+            notes: plans.iter().flat_map(|plan| plan.notes.iter().cloned()).collect(),
             blocked: None,
             created,
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             entries: Vec::new(),
         }
     }
+}
+
+/// Every migration of every set with its state.
+fn entries(path: &SetPath, plan: PathPlan) -> Vec<crate::plan::Entry> {
+    let own = path.sets().len() - 1;
+    let mut all = Vec::new();
+    for (at, plan) in plan.plans.into_iter().enumerate() {
+        all.extend(plan.entries.into_iter().map(|mut entry| {
+            entry.set = (at != own).then(|| path.sets()[at].name.clone());
+            entry
+        }));
+    }
+    all
+}
+
+/// The newest version of a set when its steps are applied.
+fn newest_after(set: &Set, looked: &Looked, at: usize) -> Option<String> {
+    let plan = &looked.plan.plans[at];
+    let newest = plan.steps.iter().rev().find_map(|step| match step {
+        Step::Migration(index) => Some(set.migrations[*index].version.clone()),
+        Step::Repeatable(_) => None,
+    });
+    // An out-of-order migration does not lower the version.
+    let before = plan.current.as_ref().and_then(|current| current.parse().ok());
+    newest.max(before).map(|version: pgfleet_sql::version::Version| version.to_string())
+}
+
+/// Whether a step has no transaction, and so needs a journal.
+fn any_without_transaction(set: &Set, steps: &[Step]) -> bool {
+    steps.iter().any(|step| match *step {
+        Step::Migration(index) => set.migrations[index].annotations.no_transaction,
+        Step::Repeatable(index) => set.repeatables[index].annotations.no_transaction,
+    })
+}
+
+/// Whether a step works in batches, and so keeps where it stands.
+fn any_backfill(set: &Set, steps: &[Step]) -> bool {
+    steps.iter().any(|step| match *step {
+        Step::Migration(index) => set.code_of(&set.migrations[index]).is_some_and(crate::code::Code::is_backfill),
+        Step::Repeatable(_) => false,
+    })
 }
 
 /// Refuses to begin a second history by accident: with no set named and another set's history in
@@ -461,6 +588,8 @@ pub(crate) fn migration_unit<'a>(
 ) -> Result<Unit<'a>, Error> {
     let mut unit = Unit::new(Draft {
         action: Action::Apply,
+        set,
+        code: set.code_of(migration),
         label: migration.label(),
         version: migration.version.to_string(),
         description: migration.description.clone(),

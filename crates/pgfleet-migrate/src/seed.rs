@@ -1,4 +1,4 @@
-//! Seed files: data that must be there after the schema is.
+//! Seeds, as files or in Rust: data that must be there after the schema is.
 //!
 //! A seed runs in a transaction with its record, and again when its text or a property that it
 //! uses changed; it states its own intent (`insert … on conflict do nothing`), so that running it
@@ -12,12 +12,13 @@ use pgfleet_sql::checksum;
 use pgfleet_sql::layout::Script;
 use pgfleet_sql::placeholder::{self, Style};
 
+use crate::code::{Code, Seeder, code_text};
 use crate::error::{Error, ErrorKind};
 
 /// The seeds of one service, with the properties they may use.
 #[derive(Clone, Default)]
 pub struct Seeds {
-    /// The files, in the order in which they run.
+    /// The files and seeders, in the order in which they run.
     pub files: Vec<SeedFile>,
     /// Values for `:'name'`; may hold what must not be shown.
     pub properties: BTreeMap<String, String>,
@@ -32,6 +33,8 @@ pub struct SeedFile {
     pub script: Script,
     /// Changes when the text or a property it uses changes.
     pub checksum: String,
+    /// What runs instead of the text, for a seeder in Rust.
+    pub code: Option<Code>,
 }
 
 impl fmt::Debug for Seeds {
@@ -68,18 +71,65 @@ impl Seeds {
             let script =
                 Script::read(&path).map_err(|error| unreadable(folder, error.to_string()).hinted(error.hint()))?;
             let checksum = seed_checksum(&script.text, &properties);
-            files.push(SeedFile { name: stem.to_owned(), script, checksum });
+            files.push(SeedFile { name: stem.to_owned(), script, checksum, code: None });
         }
         files.sort_by_key(|file: &SeedFile| order(&file.name));
         Ok(Self { files, properties })
     }
 
+    /// Makes seeds of files that are in memory: names with `.sql`, and texts.
+    pub fn from_files<'a>(
+        files: impl IntoIterator<Item = (&'a str, &'a str)>,
+        properties: BTreeMap<String, String>,
+    ) -> Self {
+        let mut files: Vec<SeedFile> = files
+            .into_iter()
+            .map(|(name, text)| {
+                let script = Script::from_text(name, text.to_owned());
+                let checksum = seed_checksum(text, &properties);
+                SeedFile { name: name.trim_end_matches(".sql").to_owned(), script, checksum, code: None }
+            })
+            .collect();
+        files.sort_by_key(|file: &SeedFile| order(&file.name));
+        Self { files, properties }
+    }
+
+    /// Puts a seeder among the files, by its name.
+    ///
+    /// # Errors
+    ///
+    /// A name that is there already.
+    pub fn add(&mut self, seeder: impl Seeder) -> Result<(), Error> {
+        let name = seeder.name().to_owned();
+        let used: Vec<String> = seeder.properties().iter().map(|&name| name.to_owned()).collect();
+        self.insert(&name, &used, Code::seeder(seeder))
+    }
+
+    /// Puts the code of a seeder among the files; `used` are the properties that it uses.
+    ///
+    /// # Errors
+    ///
+    /// A name that is there already.
+    pub fn insert(&mut self, name: &str, used: &[String], code: Code) -> Result<(), Error> {
+        if self.files.iter().any(|file| file.name == name) {
+            return Err(Error::new(ErrorKind::Files, format!("cannot use the seeder {name}"))
+                .cause("there is a seed of this name already"));
+        }
+        let script = Script::from_text(format!("{name} (Rust)"), code_text("seeder", name, code.revision()));
+        let used = used.iter().map(String::as_str);
+        let checksum = checksum_with(&script.text, used, &self.properties);
+        let file = SeedFile { name: name.to_owned(), script, checksum, code: Some(code) };
+        let at = self.files.partition_point(|other| order(&other.name) < order(name));
+        self.files.insert(at, file);
+        Ok(())
+    }
+
     /// Returns the indexes of the seeds that must run, given what ran.
-    pub(crate) fn pending(&self, ran: &[(String, String)]) -> Vec<usize> {
+    pub(crate) fn pending(&self, ran: &[(String, String)], always: bool) -> Vec<usize> {
         (0..self.files.len())
             .filter(|index| {
                 let file = &self.files[*index];
-                !ran.iter().any(|(name, checksum)| *name == file.name && *checksum == file.checksum)
+                always || !ran.iter().any(|(name, checksum)| *name == file.name && *checksum == file.checksum)
             })
             .collect()
     }
@@ -94,9 +144,14 @@ fn order(name: &str) -> (usize, String, String) {
 }
 
 fn seed_checksum(text: &str, properties: &BTreeMap<String, String>) -> String {
+    let names = placeholder::names(text, Style::Psql);
+    checksum_with(text, names.iter().map(AsRef::as_ref), properties)
+}
+
+fn checksum_with<'a>(text: &str, used: impl Iterator<Item = &'a str>, properties: &BTreeMap<String, String>) -> String {
     let mut all = checksum::checksum(text);
-    for name in placeholder::names(text, Style::Psql) {
-        if let Some(value) = properties.get(&name) {
+    for name in used {
+        if let Some(value) = properties.get(name) {
             all.push_str(&format!("\n{name}={}", checksum::raw_hash(value.as_bytes())));
         }
     }

@@ -1,4 +1,4 @@
-//! A migration set: the ordered files of one history.
+//! A migration set: what is ordered in one history, and the seeds that go with it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,10 @@ use pgfleet_sql::layout::{Folder, Layout, MigrationFile, Repeatable, Script};
 use pgfleet_sql::placeholder::Style;
 use pgfleet_sql::version::Version;
 
+use crate::code::{Code, IntoStep, Seeder, Step};
 use crate::error::{Error, ErrorKind, Place};
 use crate::history::HistoryTable;
+use crate::seed::Seeds;
 
 /// An ordered list of migrations with one history table.
 #[derive(Debug, Clone)]
@@ -27,6 +29,12 @@ pub struct Set {
     pub migrations: Vec<MigrationFile>,
     /// Those applied again whenever they change, in order.
     pub repeatables: Vec<Repeatable>,
+    /// Those of the migrations that are code: their files hold a name instead of SQL.
+    pub code: BTreeMap<Version, Code>,
+    /// The seeds, which run when every set is at its newest version.
+    pub seeds: Seeds,
+    /// The schema that unqualified names go to; none takes the target's.
+    pub schema: Option<String>,
     /// Values for placeholders.
     pub placeholders: BTreeMap<String, String>,
     /// Things worth knowing about the folder.
@@ -47,12 +55,8 @@ impl Set {
         placeholders: BTreeMap<String, String>,
     ) -> Result<Self, Error> {
         let name = name.into();
-        let Folder { layout, migrations, repeatables, notes, .. } = pgfleet_sql::layout::read_folder(folder, layout)
-            .map_err(|error| {
-                Error::new(ErrorKind::Files, format!("cannot read the migrations of {name}"))
-                    .cause(error.to_string())
-                    .hinted(error.hint())
-            })?;
+        let Folder { layout, migrations, repeatables, notes, .. } =
+            pgfleet_sql::layout::read_folder(folder, layout).map_err(|error| unreadable(&name, &error))?;
         Ok(Self {
             history: HistoryTable::of_set(&name),
             name,
@@ -61,6 +65,9 @@ impl Set {
             layout,
             migrations,
             repeatables,
+            code: BTreeMap::new(),
+            seeds: Seeds::default(),
+            schema: None,
             placeholders,
             notes,
         })
@@ -77,9 +84,94 @@ impl Set {
             layout: Layout::Pgfleet,
             migrations,
             repeatables: Vec::new(),
+            code: BTreeMap::new(),
+            seeds: Seeds::default(),
+            schema: None,
             placeholders: BTreeMap::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Makes a set from files that are in memory: relative paths below `folder` and their contents.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn from_files(
+        name: impl Into<String>,
+        folder: &Path,
+        files: Vec<(PathBuf, Vec<u8>)>,
+        layout: Option<Layout>,
+    ) -> Result<Self, Error> {
+        let name = name.into();
+        let Folder { layout, migrations, repeatables, notes, .. } =
+            pgfleet_sql::layout::read_files(folder, files, layout).map_err(|error| unreadable(&name, &error))?;
+        let mut set = Self::from_migrations(name, migrations);
+        folder.clone_into(&mut set.folder);
+        set.layout = layout;
+        set.repeatables = repeatables;
+        set.notes = notes;
+        Ok(set)
+    }
+
+    /// Sets the seeds.
+    #[must_use]
+    pub fn with_seeds(mut self, seeds: Seeds) -> Self {
+        self.seeds = seeds;
+        self
+    }
+
+    /// Puts a migration written in Rust into its place.
+    ///
+    /// # Errors
+    ///
+    /// An id that is not `<version>_<description>`, or a version that is there already.
+    pub fn add<K>(&mut self, migration: impl IntoStep<K>) -> Result<(), Error> {
+        self.insert(migration.into_step()?)
+    }
+
+    /// Puts a step into its place.
+    ///
+    /// # Errors
+    ///
+    /// A version that is there already.
+    pub fn insert(&mut self, step: Step) -> Result<(), Error> {
+        let Step { file, code } = step;
+        match self.migrations.binary_search_by(|other| other.version.cmp(&file.version)) {
+            Ok(at) => Err(Error::new(ErrorKind::Files, format!("cannot use the migrations of {}", self.name))
+                .cause(format!(
+                    "{} and {} have one version",
+                    self.migrations[at].up.path.display(),
+                    file.up.path.display()
+                ))
+                .hinted("give one of them a version of its own")),
+            Err(at) => {
+                self.code.extend(code.map(|code| (file.version.clone(), code)));
+                self.migrations.insert(at, file);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts a seeder written in Rust among the seeds.
+    ///
+    /// # Errors
+    ///
+    /// A name that is there already.
+    pub fn add_seeder(&mut self, seeder: impl Seeder) -> Result<(), Error> {
+        self.seeds.add(seeder)
+    }
+
+    /// Returns the code of a migration that is no SQL.
+    pub fn code_of(&self, migration: &MigrationFile) -> Option<&Code> {
+        // Most sets have none.
+        if self.code.is_empty() { None } else { self.code.get(&migration.version) }
+    }
+
+    /// Returns whether a migration or seed is code that only the service's program has.
+    pub fn needs_program(&self) -> bool {
+        self.code.values().any(Code::is_elsewhere)
+            || self.seeds.files.iter().any(|seed| seed.code.as_ref().is_some_and(Code::is_elsewhere))
     }
 
     /// Returns the newest version known here.
@@ -96,6 +188,12 @@ impl Set {
     pub(crate) fn placeholder_style(&self) -> Style {
         if self.layout == Layout::Flyway { Style::Flyway } else { Style::Psql }
     }
+}
+
+fn unreadable(name: &str, error: &pgfleet_sql::layout::LayoutError) -> Error {
+    Error::new(ErrorKind::Files, format!("cannot read the migrations of {name}"))
+        .cause(error.to_string())
+        .hinted(error.hint())
 }
 
 /// Returns the place of a byte offset in a script, with the line's text.

@@ -19,12 +19,22 @@ pub(crate) struct Look {
     pub(crate) seeds: Vec<(String, String)>,
 }
 
+/// Reads the histories and seeds of a path: one message for each set, sent together.
+pub(crate) async fn look_all(
+    connection: &Connection,
+    path: &crate::path::SetPath,
+    with_seeds: bool,
+) -> Result<Vec<Look>, Error> {
+    let looks = path.sets().iter().map(|set| look(connection, &set.history, with_seeds && !set.seeds.files.is_empty()));
+    futures_util::future::try_join_all(looks).await
+}
+
 /// Reads the history and the seeds in one round trip; a table that does not exist is an answer.
 pub(crate) async fn look(connection: &Connection, table: &HistoryTable, with_seeds: bool) -> Result<Look, Error> {
     let mut sql = format!(
         "SELECT version, description, coalesce(checksum, ''), coalesce(raw_hash, ''), \
          pg_catalog.to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-         (down IS NOT NULL)::int FROM {}",
+         (down IS NOT NULL)::int, coalesce(run::text, ''), (announced_at IS NOT NULL)::int FROM {}",
         table.quoted()
     );
     if with_seeds {
@@ -47,6 +57,8 @@ pub(crate) async fn look(connection: &Connection, table: &HistoryTable, with_see
                         raw_hash: text(3),
                         applied_at: text(4),
                         reversible: row.get(5) == Some("1"),
+                        run: text(6),
+                        announced: row.get(7) == Some("1"),
                     });
                 } else {
                     found.seeds.push((text(0), text(1)));
@@ -94,11 +106,13 @@ pub(crate) struct Beside {
     pub(crate) seeds: bool,
     /// The table of failures, which is the journal of files without a transaction, too.
     pub(crate) attempts: bool,
+    /// Where backfills stand.
+    pub(crate) backfills: bool,
 }
 
 impl Beside {
-    /// All of them.
-    pub(crate) const ALL: Self = Self { seeds: true, attempts: true };
+    /// What going back and mending write to.
+    pub(crate) const REPAIR: Self = Self { seeds: true, attempts: true, backfills: false };
 }
 
 /// Makes the tables that are needed and not there; called under the lock only.
@@ -111,12 +125,13 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, beside
     let rows = connection
         .simple(&format!(
             "SELECT (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname IN ({})) = {}, {}, {}, {}, {HAS_COLUMNS}, \
-             EXISTS (SELECT FROM pg_catalog.pg_default_acl)",
+             EXISTS (SELECT FROM pg_catalog.pg_default_acl), {}",
             wanted.join(", "),
             schemas.len(),
             there(&table.quoted()),
             there(&table.seeds_quoted()),
             there(ATTEMPTS),
+            there(&table.backfills_quoted()),
         ))
         .await?;
     let yes = |at: usize| rows.first().and_then(|row| row.get(at)) == Some("t");
@@ -139,6 +154,10 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, beside
         made.push(ATTEMPTS.to_owned());
     } else if beside.attempts && !yes(4) {
         sql.push_str(ALTER_ATTEMPTS);
+    }
+    if beside.backfills && !yes(6) {
+        sql.push_str(&table.create_backfills_sql());
+        made.push(table.backfills_quoted());
     }
     // Rights that nobody gave by default need not be taken back.
     if yes(5) && !made.is_empty() {
@@ -217,6 +236,44 @@ pub(crate) async fn stopped(connection: &Connection, table: &HistoryTable) -> Re
             checksum: row.get(5),
             invalid: row.get(6),
             message: row.get(7),
+        })
+        .collect())
+}
+
+/// Where a backfill stands that is not finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The version.
+    pub(crate) version: String,
+    /// The revision of the code that began it.
+    pub(crate) revision: i32,
+    /// Where to go on, as JSON; none before the first batch.
+    pub(crate) cursor: String,
+    /// Rows done.
+    pub(crate) rows: i64,
+    /// Batches done.
+    pub(crate) batches: i64,
+}
+
+/// Returns where the unfinished backfills of a set stand.
+pub(crate) async fn standing(connection: &Connection, table: &HistoryTable) -> Result<Vec<Standing>, Error> {
+    let sql = format!(
+        "SELECT version, revision, cursor::text, rows, batches FROM {} ORDER BY version",
+        table.backfills_quoted()
+    );
+    let rows = match connection.query(&sql, &[]).await {
+        // Made with the first backfill.
+        Err(error) if matches!(error.sql_state(), Some("42P01" | "3F000")) => return Ok(Vec::new()),
+        read => read?,
+    };
+    Ok(rows
+        .iter()
+        .map(|row| Standing {
+            version: row.get(0),
+            revision: row.get(1),
+            cursor: row.get(2),
+            rows: row.get(3),
+            batches: row.get(4),
         })
         .collect())
 }

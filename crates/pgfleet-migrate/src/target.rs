@@ -39,15 +39,16 @@ impl Target {
         if options.durability == Durability::Run {
             purpose = purpose.setting("synchronous_commit", "off");
         }
-        match self.schema.as_deref() {
-            Some("public") => purpose = purpose.setting("search_path", "public"),
-            // Extensions live in `public`, so that stays reachable behind the service's own schema.
-            Some(schema) => {
-                let path = format!("{}, public", pgfleet_postgres::quote_ident(schema));
-                purpose = purpose.setting("search_path", path);
-            }
-            None => {}
+        if let Some(schema) = self.schema.as_deref() {
+            purpose = purpose.setting("search_path", search_path(schema));
         }
         purpose
     }
+}
+
+/// Returns the path for a schema of a service or module.
+///
+/// Extensions live in `public`, so that stays reachable behind it.
+pub(crate) fn search_path(schema: &str) -> String {
+    if schema == "public" { "public".to_owned() } else { format!("{}, public", pgfleet_postgres::quote_ident(schema)) }
 }

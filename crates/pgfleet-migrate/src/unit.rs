@@ -9,8 +9,10 @@ use pgfleet_sql::layout::Script;
 use pgfleet_sql::placeholder::{self, Rendered, Style};
 use pgfleet_sql::statement::{self, Statement};
 
+use crate::code::Code;
 use crate::error::{Error, ErrorKind};
-use crate::set::place;
+use crate::history::HistoryTable;
+use crate::set::{Set, place};
 
 /// What a unit does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +46,18 @@ impl Action {
 #[derive(Debug)]
 pub(crate) struct Unit<'a> {
     pub(crate) action: Action,
+    /// The history that records it.
+    pub(crate) table: &'a HistoryTable,
+    /// The schema that unqualified names go to, where it is not the target's.
+    pub(crate) schema: Option<&'a str>,
     pub(crate) label: String,
     pub(crate) version: String,
     pub(crate) description: String,
     pub(crate) script: &'a Script,
+    /// What runs instead of the script.
+    pub(crate) code: Option<&'a Code>,
+    /// Values for placeholders, and for code that asks for them.
+    pub(crate) properties: &'a BTreeMap<String, String>,
     /// What is sent: placeholders filled, refused-but-harmless lines blanked.
     pub(crate) sql: String,
     pub(crate) statements: Vec<Statement>,
@@ -64,13 +74,15 @@ pub(crate) struct Unit<'a> {
 /// What is needed to make a unit of a script.
 pub(crate) struct Draft<'a, 'v> {
     pub(crate) action: Action,
+    pub(crate) set: &'a Set,
     pub(crate) label: String,
     pub(crate) version: String,
     pub(crate) description: String,
     pub(crate) script: &'a Script,
+    pub(crate) code: Option<&'a Code>,
     pub(crate) style: Style,
     /// Values for placeholders.
-    pub(crate) values: &'v BTreeMap<String, String>,
+    pub(crate) values: &'a BTreeMap<String, String>,
     pub(crate) no_transaction: bool,
     pub(crate) lock_timeout: Duration,
     pub(crate) target: &'v str,
@@ -84,7 +96,7 @@ impl<'a> Unit<'a> {
     /// [`ErrorKind::Files`] with the place: an unknown placeholder, an open quote or comment, a
     /// statement that a migration may not hold.
     pub(crate) fn new(draft: Draft<'a, '_>) -> Result<Self, Error> {
-        let Draft { action, label, version, description, script, style, values, .. } = draft;
+        let Draft { action, set, label, version, description, script, code, style, values, .. } = draft;
         let refuse = |offset: usize, cause: String, hint: Option<String>| {
             let mut error = Error::new(ErrorKind::Files, action.sentence(&label, draft.target))
                 .cause(cause)
@@ -94,6 +106,11 @@ impl<'a> Unit<'a> {
             }
             error
         };
+        if code.is_some_and(Code::is_elsewhere) {
+            return Err(Error::new(ErrorKind::Program, action.sentence(&label, draft.target))
+                .cause("its code is in the service's program")
+                .hinted("name the program in the manifest (`program = \"target/release/…\"`) and build it"));
+        }
         let lookup = |name: &str| values.get(name).cloned();
         let rendered = placeholder::render(&script.text, style, &lookup).map_err(|error| {
             let hint = if values.is_empty() {
@@ -128,6 +145,10 @@ impl<'a> Unit<'a> {
         Ok(Self {
             sql: text.into_owned(),
             action,
+            table: &set.history,
+            schema: set.schema.as_deref(),
+            code,
+            properties: values,
             version,
             description,
             script,

@@ -8,7 +8,6 @@ use pgfleet_postgres::{Connection, SimpleQueryMessage, SimpleQueryRow, lock, ret
 use crate::error::{Error, ErrorKind, Place};
 use crate::event::{Event, Observer};
 use crate::failure::Failure;
-use crate::history::HistoryTable;
 use crate::locate::{Located, locate};
 use crate::message::{BEFORE, Message, completions};
 use crate::options::{Durability, Options};
@@ -29,7 +28,8 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Work<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) target: &'a str,
-    pub(crate) table: &'a HistoryTable,
+    /// The schema that unqualified names go to, where one was chosen.
+    pub(crate) schema: Option<&'a str>,
     pub(crate) options: &'a Options,
     pub(crate) run: &'a str,
     pub(crate) observer: &'a dyn Observer,
@@ -56,11 +56,15 @@ impl Work<'_> {
         let mut next = 0;
         while next < units.len() {
             self.stopped_before(&units[next]).await?;
-            let end =
-                units[next..].iter().position(|unit| unit.no_transaction).map_or(units.len(), |offset| next + offset);
+            let alone = |unit: &Unit<'_>| unit.no_transaction || unit.code.is_some();
+            let end = units[next..].iter().position(alone).map_or(units.len(), |offset| next + offset);
             if end == next {
-                self.without_transaction(&units[next]).await?;
+                let unit = &units[next];
                 next += 1;
+                match unit.code {
+                    Some(code) => self.code(unit, code, next == units.len()).await?,
+                    None => self.without_transaction(unit).await?,
+                }
             } else {
                 self.in_transactions(&units[next..end], end == units.len()).await?;
                 next = end;
@@ -262,7 +266,7 @@ impl Work<'_> {
     }
 
     /// Waits after a lock time-out and says who stands in the way.
-    async fn pause(&self, label: &str, attempt: u32) {
+    pub(crate) async fn pause(&self, label: &str, attempt: u32) {
         // Best effort: a failure to see the blockers must not hide the time-out itself.
         let blockers = lock::blockers(self.connection).await.unwrap_or_default();
         self.tell(&Event::LockTimeout {
@@ -298,23 +302,7 @@ impl Work<'_> {
             .server()
             .map_or(Located { statement: None, place: None }, |server| locate(unit, server, sent, part, completed));
         let failure = failure_of(unit, &error, &located);
-        // Made when something fails for the first time; if that fails, so does the record below.
-        let beside = store::Beside { seeds: false, attempts: true };
-        if let Err(unmade) = store::ensure(self.connection, self.table, beside).await {
-            tracing::debug!(error = %unmade, "the table of failures could not be made");
-        }
-        let recorded = self
-            .surely(&format!(
-                "ROLLBACK; BEGIN; SET LOCAL synchronous_commit = on; {}; COMMIT",
-                self.table.failure_sql(&failure, "failed", &self.options.who, self.run)
-            ))
-            .await;
-        if let Err(unrecorded) = recorded {
-            tracing::debug!(error = %unrecorded, "the failure could not be recorded");
-            // An aborted transaction must not stay behind for the flush.
-            let _rolled_back = self.surely("ROLLBACK").await;
-            self.flush_after_failure().await;
-        }
+        self.record_failure(unit, &failure).await;
         let mut own = Error::new(ErrorKind::Statement, sentence).failed(failure);
         if located.statement.is_none() && located.place.is_none() {
             own = own.cause("the file itself ran; recording or committing it failed");
@@ -329,11 +317,34 @@ impl Work<'_> {
         own.caused_by(error)
     }
 
+    /// Records a failure, after its transaction was rolled back.
+    ///
+    /// Best effort: the error itself is what counts.
+    pub(crate) async fn record_failure(&self, unit: &Unit<'_>, failure: &Failure) {
+        // Made when something fails for the first time; if that fails, so does the record below.
+        let beside = store::Beside { seeds: false, attempts: true, backfills: false };
+        if let Err(unmade) = store::ensure(self.connection, unit.table, beside).await {
+            tracing::debug!(error = %unmade, "the table of failures could not be made");
+        }
+        let recorded = self
+            .surely(&format!(
+                "ROLLBACK; BEGIN; SET LOCAL synchronous_commit = on; {}; COMMIT",
+                unit.table.failure_sql(failure, "failed", &self.options.who, self.run)
+            ))
+            .await;
+        if let Err(unrecorded) = recorded {
+            tracing::debug!(error = %unrecorded, "the failure could not be recorded");
+            // An aborted transaction must not stay behind for the flush.
+            let _rolled_back = self.surely("ROLLBACK").await;
+            self.flush_after_failure().await;
+        }
+    }
+
     /// Puts on disk what was committed before a failure.
     ///
     /// Best effort: if this fails the connection or the server is gone, and the next run reads the
     /// history anyway.
-    async fn flush_after_failure(&self) {
+    pub(crate) async fn flush_after_failure(&self) {
         if self.options.durability == Durability::Run
             && let Err(error) = store::flush(self.connection).await
         {

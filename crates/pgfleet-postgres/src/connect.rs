@@ -145,6 +145,11 @@ impl Connection {
         &self.address
     }
 
+    /// Returns the client library's own handle, for what has no method here: `COPY`, row streams.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Returns whether the connection is gone.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()

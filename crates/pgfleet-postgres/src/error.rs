@@ -139,6 +139,20 @@ impl Error {
         Self { kind, message, server: None, source: Some(source) }
     }
 
+    /// Copies what can be had of an error that belongs to somebody else: what the server said, or
+    /// that the connection is gone; none for what is about a value or a row.
+    pub fn copy_of(error: &tokio_postgres::Error) -> Option<Self> {
+        let message = "a statement failed".to_owned();
+        if let Some(db) = error.as_db_error() {
+            let server = ServerError::from(db);
+            let ends_session = matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+            let kind = classify(&server, false, ends_session);
+            return Some(Self { kind, message, server: Some(Box::new(server)), source: None });
+        }
+        let by_network = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
+        (error.is_closed() || by_network).then(|| Self::new(ErrorKind::ConnectionLost, message))
+    }
+
     /// Returns what the error means.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgfleet_control::Solution;
 use pgfleet_control::fleet::TargetReport;
-use pgfleet_migrate::{Options, Outcome, Report, Seeds, Set, Target, run};
+use pgfleet_migrate::{Options, Outcome, Report, Set, SetPath, Target, run};
 use pgfleet_postgres::Address;
 
 use crate::args::Migrate;
@@ -84,17 +84,16 @@ pub(crate) fn version(text: &str) -> Result<pgfleet_sql::version::Version, Comma
 /// Migrates one database from one folder; needs no manifest and no control database.
 async fn one_database(context: &Context, arguments: &Migrate, folder: &std::path::Path) -> Result<Exit, CommandError> {
     let (target, set) = bare(arguments.url.as_deref(), folder, arguments.set.as_deref(), arguments.layout.as_deref())?;
-    let seeds = if arguments.property.is_empty() {
-        Seeds::default()
-    } else {
+    if !arguments.property.is_empty() {
         return Err(CommandError::new(Exit::Usage, "--property is for seeds, and --dir has none"));
-    };
+    }
+    let path = set.into();
     let mut options = Options { who: who(), stop: context.stop.clone(), ..Options::default() };
     apply_flags(&mut options, arguments, context.global.wait.then_some(WAIT_ATTEMPTS))?;
     let progress = context.talk.progress(1, "migrating");
     let began = Instant::now();
     let orderly = context.orderly();
-    let result = run::migrate(&target, &set, &seeds, &options, &progress).await;
+    let result = run::migrate(&target, &path, &options, &progress).await;
     drop(orderly);
     progress.finish();
     let report = match result {
@@ -109,7 +108,7 @@ async fn one_database(context: &Context, arguments: &Migrate, folder: &std::path
         }
     };
     if arguments.dry_run && !context.talk.json {
-        print_scripts(context, &set, &report);
+        print_scripts(context, &path, &report);
     }
     say_report(context, &report, began.elapsed());
     if context.talk.json {
@@ -182,27 +181,16 @@ fn print_sql(context: &Context, solution: &Solution, reports: &[TargetReport]) -
         let Ok(done) = &report.result else { continue };
         let jobs = solution.jobs(std::slice::from_ref(&report.service), &BTreeMap::new())?;
         for job in jobs {
-            print_scripts(context, &job.set, done);
+            print_scripts(context, &job.path, done);
         }
     }
     Ok(())
 }
 
-fn print_scripts(context: &Context, set: &Set, report: &Report) {
+fn print_scripts(context: &Context, path: &SetPath, report: &Report) {
     for label in &report.pending {
         context.talk.data(&format!("-- {}: {label}", report.target));
-        let text = set
-            .migrations
-            .iter()
-            .find(|migration| migration.label() == *label)
-            .map(|migration| migration.up.text.as_str())
-            .or_else(|| {
-                set.repeatables
-                    .iter()
-                    .find(|repeatable| format!("R__{}", repeatable.description) == *label)
-                    .map(|repeatable| repeatable.script.text.as_str())
-            });
-        context.talk.data(text.unwrap_or_default().trim_end());
+        context.talk.data(path.text_of(label).unwrap_or_default().trim_end());
     }
 }
 

@@ -34,19 +34,20 @@ pub(crate) async fn run(context: &Context, action: Repair, arguments: &args::Rep
     let Some(job) = jobs.into_iter().next() else {
         return Err(CommandError::new(Exit::Configuration, format!("the service {service} has no database")));
     };
+    let set = job.path.chosen(arguments.set.as_deref(), &format!("cannot {} {wanted}", action.word()))?;
     let options = solution.options().clone();
     let began = Instant::now();
     // On a laptop this is daily work; elsewhere a history that says what is not misleads others.
     if solution.manifest.env != "dev" && matches!(action, Repair::Forget | Repair::Accept) {
         let dry = Options { dry_run: true, ..options.clone() };
-        let planned = repair(&job.target, &job.set, action, &wanted, &dry, &Silent).await?;
+        let planned = repair(&job.target, set, action, &wanted, &dry, &Silent).await?;
         if let Some(difference) = &planned.difference {
             context.talk.say(difference);
         }
         let (word, label) = (action.word(), &planned.label);
         context.talk.confirm(&format!("{word} {label} of {service} in environment {}", solution.manifest.env))?;
     }
-    let repaired = match mend(context, &job.target, &job.set, action, &wanted, &options).await {
+    let repaired = match mend(context, &job.target, set, action, &wanted, &options).await {
         Ok(repaired) => repaired,
         // A refusal changed nothing.
         Err(error) if matches!(error.kind(), ErrorKind::Findings | ErrorKind::Files | ErrorKind::Locked) => {

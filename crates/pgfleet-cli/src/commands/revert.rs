@@ -25,7 +25,7 @@ pub(crate) async fn run(context: &Context, arguments: &Revert) -> Result<Exit, C
         let options =
             Options { who: who(), stop: context.stop.clone(), dry_run: arguments.dry_run, ..Options::default() };
         let orderly = context.orderly();
-        let result = revert(&target, &set, &goal, &options, &*progress).await;
+        let result = revert(&target, &set.into(), &goal, &options, &*progress).await;
         drop(orderly);
         progress.finish();
         let report = result?;

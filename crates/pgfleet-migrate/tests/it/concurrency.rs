@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_migrate::event::Silent;
-use pgfleet_migrate::{Error, ErrorKind, Event, Outcome, Report, Seeds, Set, Target, run};
+use pgfleet_migrate::{Error, ErrorKind, Event, Outcome, Report, SetPath, Target, run};
 use pgfleet_postgres::Address;
 use pgfleet_postgres::lock::{LockKey, try_lock};
 
@@ -35,11 +35,11 @@ pub(crate) async fn each_once(connection: &pgfleet_postgres::Connection, count: 
 }
 
 async fn at_once(bench: &Bench, target: &Target, runs: usize) -> Vec<Result<Report, Error>> {
-    let set: Arc<Set> = Arc::new(bench.set().unwrap());
+    let set: Arc<SetPath> = Arc::new(bench.path());
     let tasks: Vec<_> = (0..runs)
         .map(|_| {
             let (target, set, options) = (target.clone(), set.clone(), bench.options.clone());
-            tokio::spawn(async move { run::migrate(&target, &set, &Seeds::default(), &options, &Silent).await })
+            tokio::spawn(async move { run::migrate(&target, &set, &options, &Silent).await })
         })
         .collect();
     let mut results = Vec::new();
@@ -147,7 +147,7 @@ async fn a_waiter_goes_on_when_what_it_needs_is_there() {
         bench
             .run(
                 "create table pgfleet.trip_migrations (version text, description text, checksum text, raw_hash text, \
-                 applied_at timestamptz, down text); insert into pgfleet.trip_migrations values ('1', 'a')",
+                 applied_at timestamptz, down text, run uuid, announced_at timestamptz); insert into pgfleet.trip_migrations values ('1', 'a')",
             )
             .await;
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgfleet_local::StopMode;
 use pgfleet_local::testing::OwnServer;
-use pgfleet_migrate::{Outcome, Seeds, Target, run};
+use pgfleet_migrate::{Outcome, Target, run};
 use pgfleet_postgres::{Address, Connection, Purpose, connect};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -106,8 +106,8 @@ async fn what_was_reported_survives_a_crash_of_the_server_that_follows_at_once()
             }
             _ => {}
         }
-        let set = bench.set().unwrap();
-        let result = run::migrate(&target(&server), &set, &Seeds::default(), &options, &bench.events).await;
+        let path = bench.path();
+        let result = run::migrate(&target(&server), &path, &options, &bench.events).await;
         assert_eq!(result.is_err(), case == 1, "case {case}: {:?}", result.map_err(|error| shown(&error)));
         server.stop(StopMode::Immediate).unwrap();
         server.ensure_running().unwrap();
@@ -126,7 +126,7 @@ async fn a_server_that_crashes_in_the_middle_and_comes_back_is_migrated_by_the_s
     bench.options.max_tries = 200;
     bench.options.min_retry_wait = Duration::from_millis(20);
     bench.options.max_retry_wait = Duration::from_millis(20);
-    let (target, set, seeds) = (target(&server), bench.set().unwrap(), Seeds::default());
+    let (target, path) = (target(&server), bench.path());
     let watcher = connect(&target.address, &Purpose::new("test")).await.unwrap();
     let port = server.port();
     let crash = async {
@@ -139,7 +139,7 @@ async fn a_server_that_crashes_in_the_middle_and_comes_back_is_migrated_by_the_s
         .await
         .unwrap()
     };
-    let (report, server) = tokio::join!(run::migrate(&target, &set, &seeds, &bench.options, &bench.events), crash);
+    let (report, server) = tokio::join!(run::migrate(&target, &path, &bench.options, &bench.events), crash);
     assert_eq!(server.port(), port, "else the run looks for the server in vain");
     assert_eq!(report.unwrap_or_else(|error| panic!("{}", shown(&error))).outcome, Outcome::Applied);
     each_once(&connect(&target.address, &Purpose::new("test")).await.unwrap(), COUNT, "a crash").await;

@@ -81,11 +81,8 @@ async fn a_character_that_the_database_cannot_hold_blames_its_own_file() {
     bench.file("2_b.sql", "create table b (id int);");
     bench.file("3_euro.sql", "select 1;\ninsert into b values (1); -- 5 €");
     bench.file("4_c.sql", "create table c (id int);");
-    let set = bench.set().unwrap();
-    let error =
-        pgfleet_migrate::run::migrate(&target, &set, &pgfleet_migrate::Seeds::default(), &bench.options, &bench.events)
-            .await
-            .unwrap_err();
+    let path = bench.path();
+    let error = pgfleet_migrate::run::migrate(&target, &path, &bench.options, &bench.events).await.unwrap_err();
     let text = shown(&error);
     assert_eq!(error.sql_state(), Some("22P05"), "{text}");
     assert!(text.contains("cannot apply 3_euro"), "{text}");

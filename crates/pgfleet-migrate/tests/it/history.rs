@@ -139,18 +139,18 @@ async fn a_look_at_a_missing_database_does_not_make_it() {
     target.admin = Some(Address::parse(&server.superuser_url("postgres")).unwrap());
     let set = bench.set().unwrap();
     let look = run::looking(&bench.options);
-    let report = run::migrate(&target, &set, &Seeds::default(), &look, &bench.events).await.unwrap();
+    let report = run::migrate(&target, &set.clone().into(), &look, &bench.events).await.unwrap();
     assert_eq!((report.outcome, report.pending), (Outcome::Pending, vec!["1_a".to_owned()]));
     assert_eq!(report.entries[0].state, State::Pending);
     let there = format!("select count(*) from pg_database where datname = '{name}'");
     assert_eq!(bench.column(&there).await, ["0"]);
     // Without a role that may create it, a run says what to do.
     target.admin = None;
-    let error = run::migrate(&target, &set, &Seeds::default(), &bench.options, &bench.events).await.unwrap_err();
+    let error = run::migrate(&target, &set.clone().into(), &bench.options, &bench.events).await.unwrap_err();
     assert!(shown(&error).contains("pgfleet provision"), "{}", shown(&error));
     let broken = Options { dry_run: true, ..bench.options.clone() };
     bench.file("2_b.sql", "commit;");
-    let error = run::migrate(&target, &bench.set().unwrap(), &Seeds::default(), &broken, &bench.events).await;
+    let error = run::migrate(&target, &bench.path(), &broken, &bench.events).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Files, "a dry run checks the files there too");
 }
 
@@ -164,10 +164,12 @@ async fn a_history_can_be_at_a_place_of_the_users_choice() {
     set.history = HistoryTable::at("trip", "Event streaming", "schema_version");
     let seeds = Seeds::read(&bench.folder.path().join("seeds"), BTreeMap::new()).unwrap();
     // The table alone, as a restore of one schema leaves it: the rest is made beside it.
-    run::migrate(&bench.target(), &set, &Seeds::default(), &bench.options, &bench.events).await.unwrap();
+    run::migrate(&bench.target(), &set.clone().into(), &bench.options, &bench.events).await.unwrap();
     bench.run("drop schema pgfleet cascade; delete from \"Event streaming\".schema_version where version = '2'").await;
     bench.run("drop index i").await;
-    let report = run::migrate(&bench.target(), &set, &seeds, &bench.options, &bench.events).await.unwrap();
+    let report = run::migrate(&bench.target(), &set.clone().with_seeds(seeds).into(), &bench.options, &bench.events)
+        .await
+        .unwrap();
     assert_eq!((report.applied, report.seeded), (vec!["2_b".to_owned()], vec!["1_s".to_owned()]));
     let rows = bench.column("select version from \"Event streaming\".schema_version order by 1").await;
     assert_eq!(rows, ["1", "2"]);
@@ -180,12 +182,11 @@ async fn a_set_without_a_name_begins_no_second_history() {
     bench.migrate().await.unwrap();
     let mut other = Set::read("default", bench.folder.path(), None, BTreeMap::new()).unwrap();
     other.named = false;
-    let error =
-        run::migrate(&bench.target(), &other, &Seeds::default(), &bench.options, &bench.events).await.unwrap_err();
+    let error = run::migrate(&bench.target(), &other.clone().into(), &bench.options, &bench.events).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Findings);
     assert!(shown(&error).contains("--set trip"), "{}", shown(&error));
     other.named = true;
-    run::migrate(&bench.target(), &other, &Seeds::default(), &bench.options, &bench.events).await.unwrap();
+    run::migrate(&bench.target(), &other.clone().into(), &bench.options, &bench.events).await.unwrap();
 }
 
 #[tokio::test]
@@ -240,7 +241,7 @@ async fn tables_go_to_the_schema_of_the_service_even_when_it_is_not_there_yet() 
     bench.file("1_a.sql", "create table t (id int);");
     let mut target = bench.target();
     target.schema = Some("Trip service".to_owned());
-    run::migrate(&target, &bench.set().unwrap(), &Seeds::default(), &bench.options, &bench.events).await.unwrap();
+    run::migrate(&target, &bench.path(), &bench.options, &bench.events).await.unwrap();
     assert_eq!(bench.column("select schemaname from pg_tables where tablename = 't'").await, ["Trip service"]);
 }
 

@@ -1,6 +1,7 @@
 //! The engine against a real PostgreSQL: each test has a database of its own.
 
 mod apply;
+mod code;
 mod concurrency;
 mod crash;
 mod files;

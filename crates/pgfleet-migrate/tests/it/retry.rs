@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgfleet_migrate::{ErrorKind, Event, Outcome, Seeds, run};
+use pgfleet_migrate::{ErrorKind, Event, Outcome, run};
 use pgfleet_postgres::Address;
 
 use crate::support::{Bench, shown, until};
@@ -79,7 +79,7 @@ async fn a_wrong_password_ends_the_run_at_once() {
     let host = &url[url.rfind('@').unwrap()..];
     target.address = Address::parse(&format!("postgres://{}_role:wrong{host}", bench.database.name)).unwrap();
     bench.file("1_a.sql", "select 1;");
-    let error = run::migrate(&target, &bench.set().unwrap(), &Seeds::default(), &bench.options, &bench.events).await;
+    let error = run::migrate(&target, &bench.path(), &bench.options, &bench.events).await;
     let error = error.unwrap_err();
     assert_eq!(error.sql_state(), Some("28P01"), "{}", shown(&error));
     assert!(!shown(&error).contains("wrong"), "{}", shown(&error));
@@ -97,8 +97,7 @@ async fn a_full_server_is_waited_for() {
     bench.run(&format!("grant create on database {0} to {0}_role", bench.database.name)).await;
     let only = pgfleet_postgres::connect(&target.address, &pgfleet_postgres::Purpose::new("test")).await.unwrap();
     bench.file("1_a.sql", "select 1;");
-    let set = bench.set().unwrap();
-    let seeds = Seeds::default();
+    let path = bench.path();
     let release = async {
         until("it waits", async || {
             bench.events.any(|event| matches!(event, Event::Waiting { reason, .. } if reason.contains("too many")))
@@ -106,7 +105,7 @@ async fn a_full_server_is_waited_for() {
         .await;
         only.close().await;
     };
-    let (report, ()) = tokio::join!(run::migrate(&target, &set, &seeds, &bench.options, &bench.events), release);
+    let (report, ()) = tokio::join!(run::migrate(&target, &path, &bench.options, &bench.events), release);
     assert_eq!(report.unwrap().outcome, Outcome::Applied);
 }
 
@@ -116,7 +115,7 @@ async fn a_server_that_was_never_there_is_not_retried() {
     quick(&mut bench);
     let mut target = bench.target();
     target.address = Address::parse("postgres://postgres@127.0.0.1:1/x").unwrap();
-    let error = run::migrate(&target, &bench.set().unwrap(), &Seeds::default(), &bench.options, &bench.events).await;
+    let error = run::migrate(&target, &bench.path(), &bench.options, &bench.events).await;
     assert!(error.unwrap_err().is_unreachable());
     assert_eq!(retries(&bench), 0);
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use pgfleet_local::testing::{TestDatabase, TestServer};
 use pgfleet_migrate::revert::{self, Goal};
-use pgfleet_migrate::{Error, Event, Observer, Options, Report, Seeds, Set, Target, run};
+use pgfleet_migrate::{Error, Event, Observer, Options, Report, Seeds, Set, SetPath, Target, run};
 use pgfleet_postgres::{Address, Connection, Purpose, connect};
 
 /// A database, a folder of migrations and one of seeds.
@@ -58,13 +58,18 @@ impl Bench {
         Set::read("trip", self.folder.path(), None, BTreeMap::from([("region".to_owned(), "eu".to_owned())]))
     }
 
+    /// A path of the one set, without seeds.
+    pub(crate) fn path(&self) -> SetPath {
+        self.set().unwrap().into()
+    }
+
     pub(crate) async fn migrate(&self) -> Result<Report, Error> {
         self.migrate_with(&self.options).await
     }
 
     pub(crate) async fn migrate_with(&self, options: &Options) -> Result<Report, Error> {
         let seeds = Seeds::read(&self.folder.path().join("seeds"), self.properties.clone())?;
-        run::migrate(&self.target(), &self.set()?, &seeds, options, &self.events).await
+        run::migrate(&self.target(), &self.set()?.with_seeds(seeds).into(), options, &self.events).await
     }
 
     pub(crate) async fn connect(&self) -> Connection {
@@ -73,7 +78,7 @@ impl Bench {
 
     /// Reverts with the bench's options.
     pub(crate) async fn revert(&self, goal: Goal) -> Result<Report, Error> {
-        revert::revert(&self.target(), &self.set()?, &goal, &self.options, &self.events).await
+        revert::revert(&self.target(), &self.set()?.into(), &goal, &self.options, &self.events).await
     }
 
     /// Runs statements as the superuser.

@@ -1,0 +1,160 @@
+//! Telling others what was applied.
+//!
+//! The history is the record: a row that has not been announced has no `announced_at`. Rows are
+//! announced after they are on disk, and stamped after the announcement was taken: a crash in
+//! between announces a run twice, never not at all, so that whoever is told must know a run again
+//! by its id. What a crash left is announced by the next run or start that looks.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use pgfleet_postgres::Connection;
+use pgfleet_sql::version::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::history::Row;
+use crate::path::SetPath;
+use crate::step_error::StepError;
+use crate::store;
+
+/// What one run applied to one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The run's id; the same run may be announced again.
+    pub run: String,
+    /// The target's name: `trip`, `trip/acme`.
+    pub target: String,
+    /// The database.
+    pub database: String,
+    /// The server's system identifier.
+    pub system_identifier: String,
+    /// The database's oid on that server.
+    pub database_oid: u32,
+    /// What was applied, by set.
+    pub sets: Vec<AppliedSet>,
+}
+
+/// What one run applied of one set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedSet {
+    /// The set.
+    pub set: String,
+    /// The newest version before.
+    pub from: Option<String>,
+    /// The newest version after.
+    pub to: Option<String>,
+    /// What was applied, in order; repeatables as `R__<description>`.
+    pub versions: Vec<String>,
+}
+
+/// A boxed answer of an [`Announcer`].
+pub type Announced<'a> = Pin<Box<dyn Future<Output = Result<(), StepError>> + Send + 'a>>;
+
+/// Is told what was applied, at least once for each run that applied something.
+pub trait Announcer: Send + Sync {
+    /// Takes an announcement; an error has it announced again later.
+    fn announce<'a>(&'a self, applied: &'a Applied) -> Announced<'a>;
+}
+
+/// An [`Announcer`] to be put into options.
+#[derive(Clone)]
+pub struct Announce(Arc<dyn Announcer>);
+
+impl Announce {
+    /// Wraps an announcer.
+    pub fn new(announcer: impl Announcer + 'static) -> Self {
+        Self(Arc::new(announcer))
+    }
+}
+
+impl std::fmt::Debug for Announce {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Announce")
+    }
+}
+
+/// Groups the rows that were not announced by the run that applied them, oldest run first.
+fn unannounced(path: &SetPath, rows: &[Vec<Row>]) -> BTreeMap<String, Vec<AppliedSet>> {
+    let mut runs: BTreeMap<String, Vec<AppliedSet>> = BTreeMap::new();
+    for (set, rows) in path.sets().iter().zip(rows) {
+        let mut by_run: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| !row.announced && !row.run.is_empty()) {
+            by_run.entry(&row.run).or_default().push(row);
+        }
+        for (run, mut applied) in by_run {
+            applied.sort_by_key(|row| (row.parsed().is_none(), row.parsed(), row.version.clone()));
+            // A run's id grows with time: what an older run applied was there before.
+            let older = rows.iter().filter(|row| row.run.as_str() < run);
+            let from = older.filter_map(|row| Some((row.parsed()?, &row.version))).max().map(|(_, v)| v.clone());
+            let newest = applied.iter().filter_map(|row| Some((row.parsed()?, &row.version))).max();
+            let before: Option<Version> = from.as_ref().and_then(|from| from.parse().ok());
+            let to = match newest {
+                Some((version, text)) if before.is_none_or(|before| before < version) => Some(text.clone()),
+                _ => from.clone(),
+            };
+            let versions = applied.iter().map(|row| row.version.clone()).collect();
+            runs.entry(run.to_owned()).or_default().push(AppliedSet { set: set.name.clone(), from, to, versions });
+        }
+    }
+    runs
+}
+
+/// Announces what is on disk and was not announced.
+///
+/// Returns what went wrong, which is no failure of the run: it is announced again later.
+pub(crate) async fn announce(
+    announce: &Announce,
+    connection: &Connection,
+    target: &str,
+    path: &SetPath,
+    rows: &[Vec<Row>],
+    forced: Option<&str>,
+) -> Result<(), StepError> {
+    let mut runs = unannounced(path, rows);
+    if let Some(run) = forced {
+        runs.entry(run.to_owned()).or_default();
+    }
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let found = connection
+        .simple(
+            "SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
+             (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), \
+             pg_catalog.current_database()",
+        )
+        .await?;
+    let text = |at: usize| found.first().and_then(|row| row.get(at)).unwrap_or_default().to_owned();
+    for (run, sets) in runs {
+        let histories: Vec<String> = sets
+            .iter()
+            .filter_map(|applied| path.find(&applied.set))
+            .map(|set| set.history.announced_sql(&run))
+            .collect();
+        let applied = Applied {
+            run,
+            target: target.to_owned(),
+            database: text(2),
+            system_identifier: text(0),
+            database_oid: text(1).parse().unwrap_or_default(),
+            sets,
+        };
+        announce.0.announce(&applied).await?;
+        if !histories.is_empty() {
+            connection.execute_all(&histories.join("; ")).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether something waits to be announced.
+pub(crate) fn is_due(rows: &[Vec<Row>]) -> bool {
+    rows.iter().flatten().any(|row| !row.announced && !row.run.is_empty())
+}
+
+/// Reads the histories again, for announcing what a run applied.
+pub(crate) async fn rows(connection: &Connection, path: &SetPath) -> Result<Vec<Vec<Row>>, pgfleet_postgres::Error> {
+    let found = store::look_all(connection, path, false).await?;
+    Ok(found.into_iter().map(|look| look.rows.unwrap_or_default()).collect())
+}
