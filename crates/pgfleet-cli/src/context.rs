@@ -114,12 +114,7 @@ fn find() -> Result<PathBuf, CommandError> {
 
 /// Returns who works, for the audit columns.
 pub(crate) fn who() -> Who {
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
-        .ok()
-        .flatten()
-        .map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name);
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    Who { user, host }
+    Who::of_process()
 }
 
 /// Reads `NAME=VALUE` pairs.

@@ -279,6 +279,24 @@ pub trait Seeder: Send + Sync + 'static {
     fn seed(&self, db: &Db<'_>) -> impl Future<Output = StepResult> + Send;
 }
 
+impl<S: Seeder> Seeder for Arc<S> {
+    fn name(&self) -> &str {
+        S::name(self)
+    }
+
+    fn revision(&self) -> u32 {
+        S::revision(self)
+    }
+
+    fn properties(&self) -> &[&str] {
+        S::properties(self)
+    }
+
+    fn seed(&self, db: &Db<'_>) -> impl Future<Output = StepResult> + Send {
+        S::seed(self, db)
+    }
+}
+
 /// [`Migration`] as an object.
 trait DynMigration: Send + Sync {
     fn up<'a>(&'a self, db: &'a Db<'a>) -> StepFuture<'a, ()>;

@@ -115,6 +115,18 @@ pub struct Who {
     pub host: String,
 }
 
+impl Who {
+    /// The user that this process runs as, and its machine.
+    pub fn of_process() -> Self {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
+            .ok()
+            .flatten()
+            .map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name);
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        Self { user, host }
+    }
+}
+
 impl Options {
     /// Returns how long a file's statements may wait for a lock.
     ///

@@ -77,15 +77,16 @@ impl Seeds {
         Ok(Self { files, properties })
     }
 
-    /// Makes seeds of files that are in memory: names with `.sql`, and texts.
+    /// Makes seeds of files that are in memory: names below `folder`, with `.sql`, and texts.
     pub fn from_files<'a>(
+        folder: &Path,
         files: impl IntoIterator<Item = (&'a str, &'a str)>,
         properties: BTreeMap<String, String>,
     ) -> Self {
         let mut files: Vec<SeedFile> = files
             .into_iter()
             .map(|(name, text)| {
-                let script = Script::from_text(name, text.to_owned());
+                let script = Script::from_text(folder.join(name), text.to_owned());
                 let checksum = seed_checksum(text, &properties);
                 SeedFile { name: name.trim_end_matches(".sql").to_owned(), script, checksum, code: None }
             })

@@ -49,6 +49,6 @@ impl Target {
 /// Returns the path for a schema of a service or module.
 ///
 /// Extensions live in `public`, so that stays reachable behind it.
-pub(crate) fn search_path(schema: &str) -> String {
+pub fn search_path(schema: &str) -> String {
     if schema == "public" { "public".to_owned() } else { format!("{}, public", pgfleet_postgres::quote_ident(schema)) }
 }
