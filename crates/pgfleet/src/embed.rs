@@ -11,19 +11,15 @@ use crate::error::Error;
 /// A folder of migrations.
 #[derive(Debug, Clone, Copy)]
 pub struct Folder {
-    folder: &'static str,
+    path: &'static str,
     layout: &'static str,
     files: &'static [(&'static str, &'static str)],
 }
 
 impl Folder {
     /// Makes a folder of its name, its layout's name, and the relative paths and texts of its files.
-    pub const fn new(
-        folder: &'static str,
-        layout: &'static str,
-        files: &'static [(&'static str, &'static str)],
-    ) -> Self {
-        Self { folder, layout, files }
+    pub const fn new(path: &'static str, layout: &'static str, files: &'static [(&'static str, &'static str)]) -> Self {
+        Self { path, layout, files }
     }
 
     /// Reads it as a set.
@@ -32,7 +28,7 @@ impl Folder {
             Error::configuration(error.to_string()).hinted(error.hint())
         })?;
         let files = self.files.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect();
-        Ok(Set::from_files(name, Path::new(self.folder), files, Some(layout))?)
+        Ok(Set::from_files(name, Path::new(self.path), files, Some(layout))?)
     }
 }
 

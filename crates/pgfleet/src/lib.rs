@@ -3,7 +3,7 @@
 //! A service says what its database needs, and starts when it is there:
 //!
 //! ```no_run
-//! # async fn main_() -> Result<(), pgfleet::Error> {
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let service = pgfleet::Service::builder("trip")
 //!     .migrations(pgfleet::embed::Folder::new("migrations", "pgfleet", &[
 //!         ("0001_create_trips.sql", "CREATE TABLE trips (id bigint PRIMARY KEY)"),

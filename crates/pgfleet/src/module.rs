@@ -34,7 +34,9 @@ pub struct Module {
 }
 
 /// Puts a seeder into a set that is being made.
-struct Registration(Box<dyn Fn(&mut Set) -> Result<(), pgfleet_migrate::Error> + Send + Sync>);
+struct Registration(Box<PutInto>);
+
+type PutInto = dyn Fn(&mut Set) -> Result<(), pgfleet_migrate::Error> + Send + Sync;
 
 impl std::fmt::Debug for Registration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
