@@ -1,5 +1,6 @@
 //! The engine against a real PostgreSQL: each test has a database of its own.
 
+mod announce;
 mod apply;
 mod code;
 mod concurrency;
@@ -14,5 +15,6 @@ mod repeatable;
 mod retry;
 mod revert;
 mod seeds;
+mod sets;
 mod stop;
 mod support;
