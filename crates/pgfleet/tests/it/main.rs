@@ -1,0 +1,4 @@
+//! A service against a real server.
+
+mod start;
+mod support;
