@@ -1,16 +1,16 @@
 //! From the manifest to the work: which databases, with which migrations and seeds.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pgfleet_migrate::history::HistoryTable;
-use pgfleet_migrate::{Options, Seeds, Set, Target, options};
+use pgfleet_migrate::{Options, Seeds, Set, SetPath, Target, options};
 use secrecy::ExposeSecret as _;
 
 use crate::error::{Error, ErrorKind};
 use crate::fleet::Job;
-use crate::manifest::{self, Manifest, Service};
+use crate::manifest::{self, Manifest, Module, Service};
 use crate::roles::Login;
 use crate::solution::{Solution, Surroundings};
 use crate::vault::{self, SecretsFile};
@@ -35,17 +35,23 @@ impl Solution {
         let mut folders: HashMap<PathBuf, Set> = HashMap::new();
         let mut jobs = Vec::new();
         for service in self.services(names)? {
-            let set = self.set(service, &mut folders)?;
             let mut properties = self.properties(service)?;
             properties.extend(extra.clone());
-            let seeds = Seeds::read(&service.seeds, properties).map_err(|error| files_error(&error))?;
+            let own = self.set(service, &mut folders)?;
+            let own = own.with_seeds(read_seeds(&service.seeds, &properties)?);
+            let mut modules = Vec::new();
+            for module in service.modules.iter().filter_map(|name| self.manifest.modules.get(name)) {
+                let set = self.module_set(module, &mut folders)?;
+                modules.push(set.with_seeds(read_seeds(&module.seeds, &properties)?));
+            }
+            let path = SetPath::new(modules, own).map_err(|error| files_error(&error))?;
             let mut target = Target::new(&service.name, self.address(service, Login::Migrator)?);
             target.schema = Some(service.schema.clone());
             jobs.push(Job {
                 service: service.name.clone(),
                 server: service.server.clone(),
                 target,
-                path: Arc::new(set.with_seeds(seeds).into()),
+                path: Arc::new(path),
             });
         }
         Ok(jobs)
@@ -53,36 +59,53 @@ impl Solution {
 
     /// Reads a service's migration set.
     fn set(&self, service: &Service, folders: &mut HashMap<PathBuf, Set>) -> Result<Set, Error> {
-        if !folders.contains_key(&service.migrations) {
-            let set = self.read_set(service)?;
-            folders.insert(service.migrations.clone(), set);
+        let files = Files { name: &service.name, folder: &service.migrations, layout: service.layout.as_deref() };
+        self.named_set(&files, service.history.as_deref(), folders)
+    }
+
+    /// Reads a module's migration set.
+    fn module_set(&self, module: &Module, folders: &mut HashMap<PathBuf, Set>) -> Result<Set, Error> {
+        let files = Files { name: &module.name, folder: &module.migrations, layout: module.layout.as_deref() };
+        let mut set = self.named_set(&files, module.history.as_deref(), folders)?;
+        set.schema.clone_from(&module.schema);
+        Ok(set)
+    }
+
+    fn named_set(
+        &self,
+        files: &Files<'_>,
+        history: Option<&str>,
+        folders: &mut HashMap<PathBuf, Set>,
+    ) -> Result<Set, Error> {
+        if !folders.contains_key(files.folder) {
+            let set = self.read_set(files)?;
+            folders.insert(files.folder.to_owned(), set);
         }
-        let mut set = folders[&service.migrations].clone();
-        set.name.clone_from(&service.name);
-        set.history = match service.history.as_deref().and_then(|history| history.split_once('.')) {
-            Some((schema, table)) => HistoryTable::at(&service.name, schema, table),
-            None => HistoryTable::of_set(&service.name),
+        let mut set = folders[files.folder].clone();
+        files.name.clone_into(&mut set.name);
+        set.history = match history.and_then(|history| history.split_once('.')) {
+            Some((schema, table)) => HistoryTable::at(files.name, schema, table),
+            None => HistoryTable::of_set(files.name),
         };
         Ok(set)
     }
 
-    fn read_set(&self, service: &Service) -> Result<Set, Error> {
-        let layout = service.layout.as_deref().map(str::parse).transpose().map_err(
-            |error: pgfleet_sql::layout::UnknownLayout| {
+    fn read_set(&self, files: &Files<'_>) -> Result<Set, Error> {
+        let layout =
+            files.layout.map(str::parse).transpose().map_err(|error: pgfleet_sql::layout::UnknownLayout| {
                 Error::new(ErrorKind::Configuration, error.to_string()).hinted(error.hint())
-            },
-        )?;
-        if !service.migrations.exists() {
+            })?;
+        if !files.folder.exists() {
             // A service without migrations yet is one with nothing to do.
-            let mut empty = Set::from_migrations(&service.name, Vec::new());
-            empty.folder.clone_from(&service.migrations);
-            empty.notes.push(format!("{} does not exist", service.migrations.display()));
+            let mut empty = Set::from_migrations(files.name, Vec::new());
+            files.folder.clone_into(&mut empty.folder);
+            empty.notes.push(format!("{} does not exist", files.folder.display()));
             return Ok(empty);
         }
         let placeholders = &self.manifest.migrations.placeholders;
         let placeholders =
             placeholders.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
-        Set::read(&service.name, &service.migrations, layout, placeholders).map_err(|error| files_error(&error))
+        Set::read(files.name, files.folder, layout, placeholders).map_err(|error| files_error(&error))
     }
 
     /// Returns the values for a service's seeds; passwords as Argon2id hashes.
@@ -98,6 +121,17 @@ impl Solution {
         }
         Ok(values)
     }
+}
+
+/// Where the migrations of a set are.
+struct Files<'a> {
+    name: &'a str,
+    folder: &'a Path,
+    layout: Option<&'a str>,
+}
+
+fn read_seeds(folder: &Path, properties: &BTreeMap<String, String>) -> Result<Seeds, Error> {
+    Seeds::read(folder, properties.clone()).map_err(|error| files_error(&error))
 }
 
 /// Finds a declared service.

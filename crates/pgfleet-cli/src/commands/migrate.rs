@@ -28,19 +28,20 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
     let mut options = solution.options().clone();
     let wait_attempts = solution.manifest.migrations.wait_attempts;
     apply_flags(&mut options, arguments, context.global.wait.then_some(wait_attempts))?;
-    if let Some(set) = &arguments.set
-        && !arguments.service.contains(set)
-    {
-        return Err(CommandError::new(Exit::Usage, format!("there is no set {set} in the paths of these services"))
-            .hinted("a service's own set has the service's name"));
-    }
+    let services = match &arguments.set {
+        Some(set) => {
+            options.set = Some(set.clone());
+            with_set(&solution, &arguments.service, set)?
+        }
+        None => arguments.service.clone(),
+    };
     let concurrency = arguments.concurrency.unwrap_or(solution.manifest.migrations.concurrency);
     let extra = properties(&arguments.property)?;
     let began = Instant::now();
-    let count = solution.services(&arguments.service)?.len();
+    let count = solution.services(&services)?.len();
     let progress = Arc::new(context.talk.progress(count, "migrating"));
     let orderly = context.orderly();
-    let reports = solution.migrate(&arguments.service, &extra, &options, concurrency as usize, progress.clone()).await;
+    let reports = solution.migrate(&services, &extra, &options, concurrency as usize, progress.clone()).await;
     drop(orderly);
     progress.finish();
     let reports = reports?;
@@ -51,6 +52,18 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
         print_sql(context, &solution, &reports)?;
     }
     finish(context, &reports, began.elapsed(), arguments.check)
+}
+
+/// Returns the services whose path has a set.
+fn with_set(solution: &Solution, services: &[String], set: &str) -> Result<Vec<String>, CommandError> {
+    let jobs = solution.jobs(services, &BTreeMap::new())?;
+    let having: Vec<String> =
+        jobs.iter().filter(|job| job.path.find(set).is_some()).map(|job| job.service.clone()).collect();
+    if having.is_empty() {
+        return Err(CommandError::new(Exit::Usage, format!("there is no set {set} in the paths of these services"))
+            .hinted("a set is called as its service or module"));
+    }
+    Ok(having)
 }
 
 /// Writes the outcome to the control database; that it cannot be written undoes nothing.

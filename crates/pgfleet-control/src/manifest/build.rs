@@ -11,9 +11,9 @@ use secrecy::SecretString;
 
 use super::layers::Layers;
 use super::model::{
-    Backup, Broker, Budget, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, OnAhead, OnChanged,
-    OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution, TenantDatabases,
-    TenantUse, Tenants, Uses,
+    Backup, Broker, Budget, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module, OnAhead,
+    OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution,
+    TenantDatabases, TenantUse, Tenants, Uses,
 };
 use super::value::Value;
 
@@ -36,6 +36,7 @@ pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Man
             key_file: read.path(&["control", "key_file"]),
         },
         services: names("services").into_iter().map(|name| service(&read, name)).collect(),
+        modules: names("modules").into_iter().map(|name| (name.to_owned(), module(&read, name))).collect(),
         migrations: migrations(&read),
         properties: read.secrets(&["seeds", "properties"]),
         connections: names("connections")
@@ -106,6 +107,18 @@ fn service(read: &Reader<'_>, name: &str) -> Service {
         program: read.path(&at("program")),
         run: read.optional(&at("run")).filter(|command| !command.is_empty()),
         properties: read.secrets(&at("properties")),
+    }
+}
+
+fn module(read: &Reader<'_>, name: &str) -> Module {
+    let at = |key| ["modules", name, key];
+    Module {
+        name: name.to_owned(),
+        migrations: read.path(&at("migrations")).unwrap_or_default(),
+        seeds: read.path(&at("seeds")).unwrap_or_default(),
+        layout: read.optional(&at("layout")),
+        schema: read.optional(&at("schema")),
+        history: read.optional(&at("history")),
     }
 }
 

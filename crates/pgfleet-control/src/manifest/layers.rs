@@ -37,6 +37,7 @@ pub(super) struct Layers {
     entries: BTreeMap<Vec<String>, Entry>,
     tables: BTreeMap<Vec<String>, Place>,
     pub(super) services: Vec<Declared>,
+    pub(super) modules: Vec<Declared>,
     pub(super) servers: Vec<Declared>,
 }
 
@@ -49,6 +50,7 @@ impl Layers {
     pub(super) fn open_table(&mut self, path: &[String], place: Place) {
         let declared = match path {
             [section, _] if section == "services" => Some(&mut self.services),
+            [section, _] if section == "modules" => Some(&mut self.modules),
             [section, _] if section == "servers" => Some(&mut self.servers),
             _ => None,
         };
@@ -64,6 +66,7 @@ impl Layers {
     pub(super) fn names<S: AsRef<str>>(&self, table: &[S]) -> Vec<&str> {
         let declared = match table {
             [section] if section.as_ref() == "services" => &self.services,
+            [section] if section.as_ref() == "modules" => &self.modules,
             [section] if section.as_ref() == "servers" => &self.servers,
             _ => {
                 let table: Vec<String> = table.iter().map(|segment| segment.as_ref().to_owned()).collect();
@@ -144,7 +147,7 @@ impl Layers {
                 _ => None,
             },
             ["services", name, "database"] => Some(short_name(name)),
-            ["services", name, folder] => Some(format!("services/{name}/{folder}")),
+            [section @ ("services" | "modules"), name, folder] => Some(format!("{section}/{name}/{folder}")),
             _ => None,
         }
     }
@@ -202,7 +205,7 @@ impl Layers {
             let section = first.segments().next();
             let end = begin + KEYS[begin..].iter().take_while(|key| key.segments().next() == section).count();
             let mut of_section: Vec<_> = KEYS[begin..end].iter().flat_map(|key| self.concrete(key)).collect();
-            if let Some(name @ ("services" | "servers")) = section {
+            if let Some(name @ ("services" | "servers" | "modules")) = section {
                 let names = self.names(&[name]);
                 // Stable: within one service the order of the schema stays.
                 of_section.sort_by_cached_key(|path| names.iter().position(|name| *name == path[1]));

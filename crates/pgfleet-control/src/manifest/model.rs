@@ -28,6 +28,8 @@ pub struct Manifest {
     pub control: Control,
     /// The services in the order of the file; at least one.
     pub services: Vec<Service>,
+    /// The modules that the solution has files for, by name.
+    pub modules: BTreeMap<String, Module>,
     /// How migrations run.
     pub migrations: Migrations,
     /// Seed properties for all services.
@@ -159,6 +161,23 @@ pub struct Service {
     pub run: Option<String>,
     /// Seed properties of its own; [`Manifest::properties_of`] has all.
     pub properties: BTreeMap<String, SecretString>,
+}
+
+/// `[modules.<name>]`: a reusable schema with its own migration set.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Its name.
+    pub name: String,
+    /// Folder of its migrations.
+    pub migrations: PathBuf,
+    /// Folder of its seed files.
+    pub seeds: PathBuf,
+    /// Layout of the migrations' folder; recognised when none.
+    pub layout: Option<String>,
+    /// Schema of its tables; the service's own when none.
+    pub schema: Option<String>,
+    /// History table as `schema.table`; pgfleet's own when none.
+    pub history: Option<String>,
 }
 
 impl Service {

@@ -49,7 +49,7 @@ pub(super) fn add_flags(layers: &mut Layers, flags: &[(String, String)], errors:
 
 fn undeclared<'a>(layers: &Layers, path: &'a [String]) -> Option<&'a str> {
     let name = path.get(1)?;
-    let declarable = matches!(path[0].as_str(), "services" | "servers");
+    let declarable = matches!(path[0].as_str(), "services" | "servers" | "modules");
     (declarable && !layers.names(&path[..1]).contains(&name.as_str())).then_some(name.as_str())
 }
 

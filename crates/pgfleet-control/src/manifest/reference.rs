@@ -41,7 +41,7 @@ holds and where it comes from.
 fn section(key: &Key) -> (String, String) {
     let segments: Vec<_> = key.segments().collect();
     // `[services.<name>]` also holds the keys of its small tables, as `pool.max`.
-    let depth = if segments[0] == "services" || segments[0] == "servers" { 2 } else { 1 };
+    let depth = if matches!(segments[0], "services" | "servers" | "modules") { 2 } else { 1 };
     let written = |segments: &[&str]| segments.join(".").replace('*', "<name>");
     (format!("[{}]", written(&segments[..depth])), written(&segments[depth..]))
 }

@@ -99,7 +99,7 @@ pub(super) static KEYS: &[Key] = &[
     key("services.*.seeds", Path, Made("`services/<name>/seeds`"), "Folder of the seed files"),
     key("services.*.layout", Words(LAYOUTS), Unset, "Layout of the migrations' folder; recognised when not named"),
     key("services.*.history", Text, Unset, "History table, as `schema.table`"),
-    key("services.*.modules", List, Is(""), "Modules in the service's database, in the order in which they are migrated").unused(),
+    key("services.*.modules", List, Is(""), "Modules in the service's database, in the order in which they are migrated, before the service itself"),
     key("services.*.uses", List, Is(""), "Declared access to other services' modules, as `service:module`"),
     key("services.*.extensions", List, Is(""), "PostgreSQL extensions that provisioning creates"),
     key("services.*.tenants", Words(TenantUse::WORDS), Is("none"), "`own`: the service has data in tenant databases").unused(),
@@ -111,6 +111,12 @@ pub(super) static KEYS: &[Key] = &[
     key("services.*.program", Path, Unset, "Program that runs the migrations and seeders written in Rust").unused(),
     key("services.*.run", Text, Unset, "Command with which `up` starts the service").unused(),
     key("services.*.properties.*", Text, Unset, "Seed property of this service; goes before the one of the same name in `[seeds.properties]`").secret_by_name(),
+
+    key("modules.*.migrations", Path, Made("`modules/<name>/migrations`"), "Folder of the module's migrations"),
+    key("modules.*.seeds", Path, Made("`modules/<name>/seeds`"), "Folder of the module's seed files"),
+    key("modules.*.layout", Words(LAYOUTS), Unset, "Layout of the migrations' folder; recognised when not named"),
+    key("modules.*.schema", Text, Unset, "Schema of the module's tables; the service's own when not named"),
+    key("modules.*.history", Text, Unset, "History table, as `schema.table`"),
 
     key("connections.*", Text, Unset, "Service whose database serves this connection name").unused(),
 

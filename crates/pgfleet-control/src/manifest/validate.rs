@@ -115,12 +115,7 @@ impl Check<'_> {
         for service in &manifest.services {
             let at = |key| ["services", service.name.as_str(), key];
             self.server_exists(&at("server"), &service.server);
-            if let Some(mistake) = identifier_mistake(&service.schema) {
-                self.error(&at("schema"), format!("the schema of service `{}` {mistake}", service.name));
-            } else if service.schema.starts_with("pg_") || ["pgfleet", "information_schema"].contains(&&*service.schema)
-            {
-                self.error(&at("schema"), format!("schema `{}` belongs to PostgreSQL or to pgfleet", service.schema));
-            }
+            self.schema(&at("schema"), &service.schema, &format!("service `{}`", service.name));
             for key in ["migrations", "seeds"] {
                 if matches!(self.layers.get(&at(key)).map(|entry| &entry.value), Some(Value::Text(path)) if path.is_empty())
                 {
@@ -133,9 +128,40 @@ impl Check<'_> {
                 self.error(&at("history"), "`history` must be written as `schema.table`");
             }
             self.uses(service);
+            self.modules_of(service);
+        }
+        for module in manifest.modules.values() {
+            let at = |key| ["modules", module.name.as_str(), key];
+            if let Some(schema) = &module.schema {
+                self.schema(&at("schema"), schema, &format!("module `{}`", module.name));
+            }
+            if module.history.as_deref().is_some_and(|history| !is_qualified(history)) {
+                self.error(&at("history"), "`history` must be written as `schema.table`");
+            }
+            if manifest.service(&module.name).is_some() {
+                // Both would have the history `pgfleet.<name>_migrations`.
+                self.error(&["modules", &module.name], format!("a service is called `{}`, too", module.name));
+            }
         }
         if !manifest.services.is_empty() || self.layers.get(&["control", "server"]).is_some() {
             self.server_exists(&["control", "server"], &manifest.control.server);
+        }
+    }
+
+    fn schema(&mut self, path: &[&str], schema: &str, owner: &str) {
+        if let Some(mistake) = identifier_mistake(schema) {
+            self.error(path, format!("the schema of {owner} {mistake}"));
+        } else if schema.starts_with("pg_") || ["pgfleet", "information_schema"].contains(&schema) {
+            self.error(path, format!("schema `{schema}` belongs to PostgreSQL or to pgfleet"));
+        }
+    }
+
+    fn modules_of(&mut self, service: &Service) {
+        let path = ["services", service.name.as_str(), "modules"];
+        for (at, module) in service.modules.iter().enumerate() {
+            if service.modules[..at].contains(module) {
+                self.error(&path, format!("`modules` of service `{}` names `{module}` twice", service.name));
+            }
         }
     }
 
@@ -324,6 +350,13 @@ fn is_qualified(table: &str) -> bool {
 /// Returns notes about what was set in vain: keys of later versions, and settings of a local server on a remote one.
 pub(super) fn without_effect(layers: &Layers, manifest: &Manifest) -> Vec<Diagnostic> {
     let mut notes = layers.unused();
+    for service in &manifest.services {
+        let path = ["services", service.name.as_str(), "modules"];
+        for module in service.modules.iter().filter(|module| !manifest.modules.contains_key(*module)) {
+            let message = format!("module `{module}` of service `{}` has no migrations here", service.name);
+            notes.push(layers.about(&path, message).hinted(format!("declare [modules.{module}] where it has some")));
+        }
+    }
     for server in manifest.servers.values().filter(|server| matches!(server.url, ServerUrl::Remote(_))) {
         for key in ["data_dir", "bin_dir", "max_connections"] {
             let path = ["servers", &server.name, key];

@@ -93,6 +93,13 @@ properties = { admin_email = "trip@example.com" }
 [services.administration]
 server = "second"
 
+[modules.outbox]
+migrations = "db/outbox"
+seeds = "db/outbox-seeds"
+layout = "goose"
+schema = "outbox"
+history = "outbox.schema_version"
+
 [connections]
 AbpPermissionManagement = "administration"
 
@@ -171,7 +178,7 @@ fn every_key_can_be_written() {
     let notes: Vec<_> = unused.iter().map(ToString::to_string).collect();
     assert!(notes.contains(&"pgfleet.toml:9:1: `servers.main.replicas` has no effect in this version".into()));
     assert!(
-        notes.contains(&"pgfleet.toml:85:1: `backup.keep_days` has no effect in this version".into()),
+        notes.contains(&"pgfleet.toml:92:1: `backup.keep_days` has no effect in this version".into()),
         "{notes:#?}"
     );
     assert!(!notes.iter().any(|note| note.contains("uses") || note.contains("migrations.")), "{notes:#?}");
