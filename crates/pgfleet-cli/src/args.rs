@@ -230,8 +230,8 @@ pub(crate) struct Revert {
     /// One database: the folder of its migrations
     #[arg(long, value_name = "FOLDER", requires = "url", value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
-    /// One database: the migration set
-    #[arg(long, value_name = "NAME", requires = "url")]
+    /// The migration set; without it, the service's own
+    #[arg(long, value_name = "NAME")]
     pub(crate) set: Option<String>,
 }
 
@@ -294,8 +294,8 @@ pub(crate) struct Repair {
     /// One database: the folder of its migrations
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
-    /// One database: the migration set
-    #[arg(long, value_name = "NAME", requires = "dir")]
+    /// The migration set; without it, the service's own
+    #[arg(long, value_name = "NAME")]
     pub(crate) set: Option<String>,
 }
 

@@ -14,7 +14,10 @@ use crate::provision::{DesiredServer, Provisioned};
 pub const SET: &str = "control";
 
 /// The control database's migrations, in order.
-const MIGRATIONS: &[(&str, &str, &str)] = &[("1", "catalogue", include_str!("../migrations/001_catalogue.sql"))];
+const MIGRATIONS: &[(&str, &str, &str)] = &[
+    ("1", "catalogue", include_str!("../migrations/001_catalogue.sql")),
+    ("2", "applied", include_str!("../migrations/002_applied.sql")),
+];
 
 /// Returns the control database's own migration set.
 fn set() -> Result<Set, Error> {

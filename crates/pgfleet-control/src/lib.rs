@@ -4,6 +4,7 @@
 //! running migrations over all of them. [`solution::Solution`] is what the command line and the
 //! server call. Nothing here prints or reads the environment.
 
+mod announcer;
 pub mod catalogue;
 pub mod error;
 pub mod fleet;

@@ -9,6 +9,7 @@ use pgfleet_migrate::{Event, Observer, Options};
 use pgfleet_postgres::{Address, ErrorKind as PgErrorKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::announcer::{self, ControlAnnouncer};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
 use crate::fleet::{self, TargetReport, Work};
@@ -266,6 +267,13 @@ impl Solution {
             self.provision(false).await?;
         }
         let jobs = self.jobs(names, properties)?;
+        let announcing;
+        let options = if looking {
+            options
+        } else {
+            announcing = self.announcing(options);
+            &announcing
+        };
         let mut reports = fleet::run_all(jobs, Work::Migrate, options, concurrency, observer.clone()).await;
         if !looking {
             let again: BTreeSet<String> =
@@ -283,6 +291,14 @@ impl Solution {
             }
         }
         Ok(reports)
+    }
+
+    /// Has what is applied announced to the control database.
+    fn announcing(&self, options: &Options) -> Options {
+        let control = &self.manifest.control;
+        let admin = self.servers[&control.server].admin.clone();
+        let announcer = ControlAnnouncer::new(admin, &control.database, &self.manifest.solution.name, options);
+        announcer::announcing(options, announcer)
     }
 
     /// Goes back in one service's database.

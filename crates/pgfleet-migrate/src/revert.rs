@@ -94,7 +94,10 @@ async fn with(
     let run = uuid::Uuid::now_v7().to_string();
     let mut units = Vec::with_capacity(scripts.len());
     for ((version, _), (row, script, annotations)) in chosen.iter().zip(&scripts) {
-        let unit = down_unit(set, row, script, annotations.as_ref(), target, options, &run)?;
+        let mut unit = down_unit(set, row, script, annotations.as_ref(), target, options, &run)?;
+        if set.name != path.own().name {
+            unit.label = format!("{}/{}", set.name, unit.label);
+        }
         let up = set.find(version).map(|migration| migration.up.text.as_str());
         if unit.statements.is_empty() && up.is_none_or(|up| pgfleet_sql::lexer::significant(up).next().is_some()) {
             return Err(Error::new(ErrorKind::Findings, unit.action.sentence(&unit.label, &target.name))

@@ -56,9 +56,9 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
 
 /// Returns the services whose path has a set.
 fn with_set(solution: &Solution, services: &[String], set: &str) -> Result<Vec<String>, CommandError> {
-    let jobs = solution.jobs(services, &BTreeMap::new())?;
-    let having: Vec<String> =
-        jobs.iter().filter(|job| job.path.find(set).is_some()).map(|job| job.service.clone()).collect();
+    let chosen = solution.services(services)?;
+    let having = chosen.iter().filter(|service| service.name == set || service.modules.iter().any(|name| name == set));
+    let having: Vec<String> = having.map(|service| service.name.clone()).collect();
     if having.is_empty() {
         return Err(CommandError::new(Exit::Usage, format!("there is no set {set} in the paths of these services"))
             .hinted("a set is called as its service or module"));

@@ -40,6 +40,7 @@ pub(crate) async fn run(context: &Context, arguments: &Revert) -> Result<Exit, C
     solution.services(&[service.to_owned()])?;
     let mut options = solution.options().clone();
     options.dry_run = arguments.dry_run;
+    options.set.clone_from(&arguments.set);
     // On a laptop going back is daily work; elsewhere the data that a down drops is somebody's.
     if solution.manifest.env != "dev" && !arguments.dry_run {
         context.talk.confirm(&format!("revert {service} in environment {}", solution.manifest.env))?;

@@ -8,6 +8,7 @@ mod files;
 mod isolation;
 mod local;
 mod manifest;
+mod modules;
 mod output;
 mod races;
 mod repair;

@@ -353,8 +353,11 @@ pub(super) fn without_effect(layers: &Layers, manifest: &Manifest) -> Vec<Diagno
     for service in &manifest.services {
         let path = ["services", service.name.as_str(), "modules"];
         for module in service.modules.iter().filter(|module| !manifest.modules.contains_key(*module)) {
-            let message = format!("module `{module}` of service `{}` has no migrations here", service.name);
-            notes.push(layers.about(&path, message).hinted(format!("declare [modules.{module}] where it has some")));
+            let message = format!(
+                "module `{module}` of service `{}` has no migrations: [modules.{module}] is not declared",
+                service.name
+            );
+            notes.push(layers.about(&path, message));
         }
     }
     for server in manifest.servers.values().filter(|server| matches!(server.url, ServerUrl::Remote(_))) {

@@ -225,5 +225,5 @@ async fn what_another_set_requires_is_not_taken_back() {
     let text = shown(&back(&of_identity).await.unwrap_err());
     assert!(text.contains("trip/1_a is applied and requires it; nothing was reverted"), "{text}");
     assert_eq!(back(&bench.options).await.unwrap().applied, ["1_a"]);
-    assert_eq!(back(&of_identity).await.unwrap().applied, ["1_users"]);
+    assert_eq!(back(&of_identity).await.unwrap().applied, ["identity/1_users"]);
 }

@@ -9,6 +9,9 @@ use pgfleet_postgres::lock::{LockKey, try_lock, unlock};
 
 use crate::support::{Events, THREE, TWO, column, database, service, sql, until, waiting};
 
+const BROKEN: Folder =
+    Folder::new("db/migrations", "pgfleet", &[("1_a.sql", "CREATE TABLE a (id int);\nCREATE TABEL b (id int);")]);
+const TWICE: Folder = Folder::new("m", "pgfleet", &[("3_a.sql", "select 1;")]);
 const VERSIONS: &str = "select version from pgfleet.trip_migrations order by version";
 
 #[tokio::test]
@@ -212,8 +215,6 @@ async fn modules_migrations_and_seeders_make_one_start() {
 #[tokio::test]
 async fn a_failing_migration_ends_the_start_with_its_place() {
     let database = database().await;
-    const BROKEN: Folder =
-        Folder::new("db/migrations", "pgfleet", &[("1_a.sql", "CREATE TABLE a (id int);\nCREATE TABEL b (id int);")]);
     let error = service(&database, BROKEN).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Migration);
     let text = format!("{error:#}");
@@ -233,7 +234,6 @@ async fn what_the_builder_is_told_wrongly_is_said_at_the_start() {
     assert!(text.starts_with("cannot use the url of trip") && !text.contains("s3cret"), "{text}");
     let (_, text) = wrong(Service::builder("trip").needs("one").url("postgresql://h/d").start().await.unwrap_err());
     assert!(text.contains("`one` is not a version"), "{text}");
-    const TWICE: Folder = Folder::new("m", "pgfleet", &[("3_a.sql", "select 1;")]);
     let builder = Service::builder("trip").url("postgresql://h/d").migrations(TWICE).migration(CountTrips);
     let (_, text) = wrong(builder.start().await.unwrap_err());
     assert!(text.contains("have one version"), "{text}");
