@@ -6,6 +6,9 @@
 //!
 //! The tokens of a text are contiguous: they cover every byte, in order, whatever the text is. What the server would
 //! refuse is a token all the same ([`TokenKind::Unknown`] or one of the unterminated kinds); judging it is not done here.
+//!
+//! The one known difference is of no consequence: to the server `B'1''0'` is two tokens, here it is one. Both end at the
+//! same byte, and the server refuses two constants in a row everywhere.
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -147,7 +147,7 @@ struct Scan {
     parens: Vec<usize>,
     /// Where the bodies began that are open now.
     bodies: Vec<usize>,
-    /// How far the words `CREATE [OR REPLACE] FUNCTION|PROCEDURE` have come.
+    /// How far the words `CREATE [OR REPLACE] FUNCTION|PROCEDURE` have come, in the body's statement if in one.
     routine: Routine,
     previous: Previous,
     /// The start of a `BEGIN` that was the token before.
@@ -185,6 +185,7 @@ impl Scan {
             }
             self.end = token.end;
             self.previous = Previous::Boundary;
+            self.routine = Routine::Start;
             return Ok(false);
         }
         self.start.get_or_insert(token.start);
@@ -213,6 +214,11 @@ impl Scan {
 
     fn word(&mut self, text: &str, token: Token, previous: Previous) {
         let is = |word| token.is_word(text, word);
+        if previous == Previous::Boundary && is("end") {
+            self.bodies.pop();
+            self.routine = Routine::No;
+            return;
+        }
         self.routine = match self.routine {
             Routine::Start if is("create") => Routine::Create,
             Routine::Create if is("or") => Routine::Or,
@@ -230,8 +236,8 @@ impl Scan {
         } else if previous == Previous::Begin && is("atomic") {
             self.bodies.push(self.begin);
             self.previous = Previous::Boundary;
-        } else if previous == Previous::Boundary && is("end") {
-            self.bodies.pop();
+            // Only a routine made inside of the body has one of its own: `SELECT begin atomic FROM t` is a column.
+            self.routine = Routine::Start;
         }
     }
 
