@@ -216,6 +216,8 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lexer::tests::tricky_text;
+    use proptest::prelude::*;
 
     fn fails(text: &str) -> (String, usize, String) {
         let error = parse(text).unwrap_err();
@@ -305,6 +307,78 @@ mod tests {
             ("1 fortnight", "not a duration"),
         ] {
             assert!(millis(text).unwrap_err().contains(part), "{text}");
+        }
+    }
+
+    fn requirement() -> impl Strategy<Value = Requirement> {
+        ("[a-z][a-z_0-9-]{0,8}", "[0-9][0-9._-]{0,6}").prop_map(|(set, version)| Requirement { set, version })
+    }
+
+    fn annotations() -> impl Strategy<Value = Annotations> {
+        let lock_timeout = prop::option::of((0..=i32::MAX as u64).prop_map(Duration::from_millis));
+        (any::<bool>(), lock_timeout, prop::collection::vec(requirement(), 0..4))
+            .prop_map(|(no_transaction, lock_timeout, requires)| Annotations { no_transaction, lock_timeout, requires })
+    }
+
+    /// The longest unit that says the duration exactly, or a shorter one.
+    fn written(duration: Duration, unit: usize) -> String {
+        let millis = duration.as_millis();
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms")];
+        let mut fitting = units.iter().filter(|(length, _)| millis.is_multiple_of(*length)).cycle().skip(unit);
+        let (length, name) = fitting.next().unwrap();
+        format!("{}{name}", millis / length)
+    }
+
+    proptest! {
+        #[test]
+        fn annotations_come_back_as_they_were_written(
+            annotations in annotations(),
+            order in Just([0, 1, 2]).prop_shuffle(),
+            gaps in prop::collection::vec(prop::sample::select(vec!["\n", "\r\n", "\n\n-- a comment: x\n", "\n/* pgfleet: x */\n", "\n\t "]), 8),
+            prefix in prop::sample::select(vec!["-- pgfleet: ", "--pgfleet:", "--- PgFleet:\t", "--   pgfleet:  "]),
+            unit in 0usize..5,
+            one_line: bool,
+            rest in prop::sample::select(vec!["", "select 1; -- pgfleet", "\n;", "do $$\n-- pgfleet: nonsense\n$$"]),
+        ) {
+            let mut lines: Vec<String> = Vec::new();
+            for kind in order {
+                match kind {
+                    0 if annotations.no_transaction => lines.push("no-transaction".into()),
+                    1 => lines.extend(annotations.lock_timeout.map(|timeout| format!("lock_timeout={}", written(timeout, unit)))),
+                    2 => {
+                        let each = annotations.requires.iter().map(|r| format!("{}@{}", r.set, r.version));
+                        if one_line && !annotations.requires.is_empty() {
+                            lines.push(format!("requires {}", each.collect::<Vec<_>>().join(" ,\t")));
+                        } else {
+                            lines.extend(each.map(|requirement| format!("requires {requirement}")));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let header: String = lines.iter().zip(&gaps).flat_map(|(line, gap)| [prefix, line.as_str(), gap]).collect();
+            let text = format!("{header}{rest}");
+            prop_assert_eq!(parse(&text).unwrap(), annotations, "{}", text);
+        }
+
+        #[test]
+        fn any_text_has_annotations_or_an_error_at_a_comment(
+            text in prop_oneof![
+                tricky_text(),
+                "(-- ?(pgfleet:|PGFLEET: ?)?(no-transaction|lock_timeout|requires|x)?[= @,0-9a-zä]{0,8}(\n|\r\n|;)){0,5}",
+            ],
+        ) {
+            if let Err(error) = parse(&text) {
+                prop_assert!(text[error.offset..].starts_with("--"));
+                prop_assert!(!error.hint().is_empty() && !error.message.is_empty());
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_duration_or_not(text in "[0-9]{0,22} ?[a-zµ]{0,4}|\\PC{0,8}") {
+            if let Ok(duration) = parse_duration(&text) {
+                prop_assert_eq!(parse_duration(&written(duration, 4)).unwrap(), duration);
+            }
         }
     }
 }

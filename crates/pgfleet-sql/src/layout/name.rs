@@ -118,6 +118,7 @@ fn repeatable(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn up(name: &str, layout: Layout) -> Option<(String, String)> {
         match parse(name, layout)? {
@@ -188,5 +189,83 @@ mod tests {
     fn sql_is_seen_in_any_case() {
         assert!(is_sql("a.sql") && is_sql("a.SQL") && is_sql("ä.Sql"));
         assert!(!is_sql("sql") && !is_sql("a.sqlx") && !is_sql("a.sql.conf") && !is_sql("äää"));
+    }
+
+    /// Descriptions as people write them, and as they should not.
+    fn description() -> impl Strategy<Value = String> {
+        "[a-zA-Z0-9_ä.~ (]{0,6}[a-z0-9ä_]".prop_filter("a direction", |text| {
+            ["up", "down"].iter().all(|end| text.rsplit_once('.').is_none_or(|(_, last)| last != *end))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn native_names_say_what_was_put_into_them(
+            version in "[0-9]{1,20}",
+            description in description(),
+            end in prop::sample::select(vec![".sql", ".up.sql", ".down.sql"]),
+        ) {
+            let name = format!("{version}_{description}{end}");
+            let version: Version = version.parse().unwrap();
+            let up = Some(Name::Up(version.clone(), description.clone()));
+            let down = Some(Name::Down(version, description));
+            let (expected, shape_of) = match end {
+                ".sql" => ([&up, &up, &None, &up, &up], Shape::Plain),
+                ".up.sql" => ([&up, &up, &up, &None, &None], Shape::UpDown),
+                _ => ([&down, &down, &down, &None, &None], Shape::UpDown),
+            };
+            let layouts = [Layout::Pgfleet, Layout::Sqlx, Layout::GolangMigrate, Layout::Goose, Layout::Dbmate];
+            for (layout, expected) in layouts.into_iter().zip(expected) {
+                prop_assert_eq!(&parse(&name, layout), expected, "{} in {}", name, layout);
+            }
+            prop_assert_eq!(shape(&name), Some(shape_of));
+            prop_assert!(is_sql(&name));
+        }
+
+        #[test]
+        fn prefixed_names_say_what_was_put_into_them(
+            version in "[0-9]{1,6}([._][0-9]{1,4}){0,3}",
+            description in description(),
+        ) {
+            let parsed: Version = version.parse().unwrap();
+            let spaces = description.replace('_', " ");
+            let up = Some(Name::Up(parsed.clone(), spaces.clone()));
+            for (prefix, layout, expected) in [
+                ("V", Layout::Flyway, &up),
+                ("V", Layout::Refinery, &up),
+                ("U", Layout::Flyway, &Some(Name::Down(parsed, spaces))),
+                ("U", Layout::Refinery, &up),
+            ] {
+                let name = format!("{prefix}{version}__{description}.sql");
+                prop_assert_eq!(&parse(&name, layout), expected, "{} in {}", name, layout);
+                prop_assert_eq!(shape(&name), Some(Shape::Prefixed));
+                prop_assert_eq!(parse(&name, Layout::Pgfleet), None);
+            }
+        }
+
+        #[test]
+        fn folders_of_diesel_say_what_was_put_into_them(
+            version in "[0-9]{14}|[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{4})?",
+            description in description(),
+        ) {
+            let name = format!("{version}_{description}");
+            prop_assert_eq!(parse(&name, Layout::Diesel), Some(Name::Up(version.parse().unwrap(), description)));
+        }
+
+        #[test]
+        fn any_name_is_one_thing_in_each_layout(
+            name in prop_oneof![any::<String>(), "[VUR]?[0-9]{0,3}[-._]{0,2}[a-z.]{0,4}(\\.(up|down|x))?\\.(sql|SQL)?"],
+        ) {
+            let mut known = false;
+            for layout in Layout::ALL {
+                let Some(parsed) = parse(&name, layout) else { continue };
+                known |= layout != Layout::Diesel;
+                prop_assert!(layout == Layout::Diesel || is_sql(&name), "{} in {}", name, layout);
+                let (Name::Up(_, description) | Name::Down(_, description) | Name::Repeatable(description)) = parsed;
+                prop_assert!(!description.is_empty());
+            }
+            // A folder is recognised by the shapes of its names, so no layout may know a name without one.
+            prop_assert_eq!(shape(&name).is_some(), known, "{}", name);
+        }
     }
 }

@@ -367,7 +367,7 @@ proptest! {
         names in prop::collection::btree_set(
             prop_oneof![
                 "(1|2|01|V1|V1_2|U1|R|2024-01|x)__?[ab](\\.up|\\.down)?\\.(sql|SQL|rs|go|sql\\.conf|md)",
-                "(1|2|2024-01-01-000000-0000)_[ab]/(up\\.sql|down\\.sql|metadata\\.toml|x\\.sql|x\\.md|x\\.sql/y\\.sql)",
+                "(1|2|2024-01-01-000000-0000)_[ab]/(up\\.sql|down\\.sql|metadata\\.toml|x\\.sql|x\\.md|z\\.sql/y\\.sql)",
                 "\\.?(old|docs)/(x\\.sql|\\.x\\.sql|y/1_a\\.sql)",
             ],
             0..6,

@@ -172,17 +172,204 @@ proptest! {
     }
 
     #[test]
-    fn any_text_splits_into_ordered_ranges_or_fails_inside(text in tricky_text()) {
+    fn any_text_splits_into_ordered_ranges_or_fails_at_a_token(text in any_text()) {
         match split(&text) {
-            Ok(statements) => {
-                let mut end = 0;
-                for statement in statements {
-                    prop_assert!(statement.start >= end && statement.end > statement.start);
-                    prop_assert!(!statement.text(&text).trim().is_empty());
-                    end = statement.end;
-                }
+            Ok(statements) => holds_every_token(&text, &statements)?,
+            Err(error) => {
+                prop_assert!(lexer::significant(&text).any(|token| token.start == error.offset), "{error}");
+                prop_assert!(!error.hint().is_empty());
             }
-            Err(error) => prop_assert!(error.offset < text.len()),
         }
     }
+
+    #[test]
+    fn a_statement_alone_is_that_statement(text in closed_text()) {
+        for statement in split(&text).unwrap() {
+            let alone = statement.text(&text);
+            prop_assert_eq!(texts(alone), [alone]);
+        }
+    }
+
+    #[test]
+    fn what_follows_a_statement_does_not_change_it(text in closed_text()) {
+        let statements = split(&text).unwrap();
+        for (index, statement) in statements.iter().enumerate() {
+            let begun = split(&text[..statement.end]).unwrap();
+            prop_assert_eq!(begun.len(), index + 1);
+            for (one, other) in begun.iter().zip(&statements) {
+                prop_assert_eq!((one.start, one.end, one.keyword()), (other.start, other.end, other.keyword()));
+            }
+        }
+    }
+
+    #[test]
+    fn two_texts_have_the_statements_of_both(first in closed_text(), second in closed_text()) {
+        // The line end closes a comment or a line of psql at the end of the first.
+        let both = format!("{first}\n;\n{second}");
+        let expected: Vec<&str> = texts(&first).into_iter().chain(texts(&second)).collect();
+        prop_assert_eq!(texts(&both), expected);
+    }
+
+    #[test]
+    fn without_bodies_the_semicolons_outside_of_parentheses_end_statements(text in closed_text()) {
+        let text = text.replace("atomic", "atom");
+        prop_assume!(split(&text).is_ok());
+        let mut expected: Vec<(usize, usize)> = Vec::new();
+        let (mut depth, mut open) = (0, false);
+        for token in lexer::significant(&text).filter(|token| token.kind != TokenKind::MetaCommand) {
+            match token.kind {
+                TokenKind::OpenParen => depth += 1,
+                TokenKind::CloseParen => depth -= 1,
+                TokenKind::Semicolon if depth == 0 => {
+                    open = false;
+                    continue;
+                }
+                _ => {}
+            }
+            match expected.last_mut() {
+                Some(last) if open => last.1 = token.end,
+                _ => expected.push((token.start, token.end)),
+            }
+            open = true;
+        }
+        let ranges: Vec<_> = split(&text).unwrap().iter().map(|s| (s.start, s.end)).collect();
+        prop_assert_eq!(ranges, expected);
+    }
+}
+
+/// Texts of all kinds: most cannot be split.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => tricky_text(),
+        1 => any::<String>(),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        3 => closed_text(),
+        // What is cut off somewhere.
+        2 => (closed_text(), any::<prop::sample::Index>()).prop_map(|(text, at)| {
+            let end = text.floor_char_boundary(at.index(text.len() + 1));
+            text[..end].to_owned()
+        }),
+    ]
+}
+
+/// Texts that can be split: tokens at random, but everything that is opened is closed.
+fn closed_text() -> impl Strategy<Value = String> {
+    let token = || {
+        prop::sample::select(vec![
+            "select",
+            "a",
+            "1",
+            "1.5",
+            "begin",
+            "atomic",
+            "end",
+            "create",
+            "or",
+            "replace",
+            "function",
+            "procedure",
+            "as",
+            "case",
+            "';'",
+            "'it''s;'",
+            "'\\'",
+            "E'\\';'",
+            "U&';'",
+            "\";\"",
+            "U&\"a;\"",
+            "$$;$$",
+            "$a$ $$;$a$",
+            "$ä$;$ä$",
+            "$1",
+            "-- ;'\n",
+            "/* ; */",
+            "/* /* ' */ ; */",
+            "-",
+            "+",
+            "*",
+            "/",
+            "@",
+            "<",
+            ".",
+            "..",
+            ":",
+            "::",
+            ":=",
+            ",",
+            "[",
+            "]",
+            "$",
+            "ä",
+            "{",
+            "\\;\n",
+            "\n",
+            "\r\n",
+            "\t",
+        ])
+    };
+    let run = move || prop::collection::vec(token(), 0..8).prop_map(|tokens| tokens.join(" "));
+    let with_parens = (run(), prop::sample::select(vec!["", ";", "; ;"]), run())
+        .prop_map(|(a, semicolons, b)| format!("({a} {semicolons} ( {b} ))"));
+    let header = prop::sample::select(vec![
+        "create function f() returns int",
+        "create or replace /* ; */ function f(begin atomic) returns begin",
+        "CREATE PROCEDURE p(a int default 1)",
+        "create function f() returns table (a int) language sql immutable set search_path to begin",
+    ]);
+    // No word of a body at the place where a statement begins.
+    let in_body = (
+        prop::sample::select(vec![
+            "select",
+            "insert into",
+            "with",
+            "(1)",
+            "select begin atomic",
+            "select 1 as end",
+            "",
+        ]),
+        run(),
+    )
+        .prop_map(|(first, rest)| format!("{first} , {rest} ;"));
+    let body = (header, prop::collection::vec(in_body, 0..4))
+        .prop_map(|(header, statements)| format!("{header} begin atomic {} end", statements.concat()));
+    let part = prop_oneof![4 => run(), 2 => with_parens, 2 => body];
+    let separator = prop::sample::select(vec![";", " ; ", ";;", ";\n", "; -- ;\n", "; /* ; */"]);
+    prop::collection::vec((part, separator), 0..6)
+        .prop_map(|parts| parts.iter().flat_map(|(part, separator)| [part.as_str(), "\n", separator]).collect())
+        // Tokens at random can open a body all the same: such a text is not closed.
+        .prop_filter("an open body", |text: &String| split(text).is_ok())
+}
+
+/// The ranges are in order and apart, hold every token that means something, and with what is between them are the text.
+fn holds_every_token(text: &str, statements: &[Statement]) -> Result<(), TestCaseError> {
+    let mut rebuilt = String::new();
+    let mut done = 0;
+    for statement in statements {
+        prop_assert!(statement.start >= done && statement.end > statement.start);
+        rebuilt.push_str(&text[done..statement.start]);
+        rebuilt.push_str(statement.text(text));
+        done = statement.end;
+    }
+    rebuilt.push_str(&text[done..]);
+    prop_assert_eq!(&rebuilt, text);
+
+    let mut semicolons = vec![0; statements.len() + 1];
+    for token in lexer::tokens(text) {
+        let before = statements.partition_point(|statement| statement.end <= token.start);
+        let inside = statements.get(before).is_some_and(|s| s.start <= token.start && token.end <= s.end);
+        let outside = statements.get(before).is_none_or(|s| token.end <= s.start);
+        prop_assert!(inside || outside, "a statement ends inside of a token");
+        if token.kind == TokenKind::Semicolon && outside {
+            semicolons[before] += 1;
+        } else if !token.kind.is_trivia() && token.kind != TokenKind::MetaCommand {
+            prop_assert!(inside, "{:?} belongs to no statement", token);
+        }
+    }
+    for (index, statement) in statements.iter().enumerate() {
+        prop_assert_eq!(statement.terminated, semicolons[index + 1] > 0);
+        prop_assert!(statement.terminated || index + 1 == statements.len());
+        let first = lexer::significant(statement.text(text)).next().unwrap();
+        prop_assert!(first.start == 0 && first.kind != TokenKind::Semicolon);
+    }
+    Ok(())
 }
