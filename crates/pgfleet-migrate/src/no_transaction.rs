@@ -174,7 +174,7 @@ impl Work<'_> {
             located
         });
         let failure = failure_of(unit, &error, &located);
-        if let Err(lost) = self.surely("RESET ROLE; RESET ALL").await {
+        if let Err(lost) = self.surely("ROLLBACK; RESET ROLE; RESET ALL").await {
             return Error::connection(sentence, lost);
         }
         let left = match self.new_invalid_indexes(journal).await {
@@ -221,7 +221,7 @@ impl Work<'_> {
             message: format!("the index {invalid} was there already and is INVALID"),
             ..Failure::default()
         };
-        let recorded = match self.surely("RESET ROLE; RESET ALL").await {
+        let recorded = match self.surely("ROLLBACK; RESET ROLE; RESET ALL").await {
             Ok(()) => self.end_journal(journal, &failure, index > 0).await,
             Err(lost) => Err(lost),
         };

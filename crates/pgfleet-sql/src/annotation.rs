@@ -4,6 +4,7 @@
 //! comments before the first statement; so is sqlx's `-- no-transaction` on the first line. An annotation that is
 //! misspelt or stands too late would be a comment that does nothing, so both are errors.
 
+use crate::check;
 use crate::lexer::{self, Token, TokenKind};
 use std::time::Duration;
 use thiserror::Error;
@@ -13,6 +14,9 @@ use thiserror::Error;
 pub struct Annotations {
     /// The file runs outside of a transaction, statement by statement.
     pub no_transaction: bool,
+    /// That it does so follows from its statements, and nobody wrote it down. Then it counts in no checksum: which
+    /// statements it follows from can change.
+    pub implied: bool,
     /// How long the file waits for a lock before it is tried again; zero waits for ever.
     pub lock_timeout: Option<Duration>,
     /// What must be applied before, in the order of the file.
@@ -22,15 +26,27 @@ pub struct Annotations {
 impl Annotations {
     /// Adds what another part of the same file says; a lock timeout given there wins.
     pub(crate) fn merge(&mut self, other: Self) {
+        self.implied = (self.implied || other.implied) && !self.written() && !other.written();
         self.no_transaction |= other.no_transaction;
         self.lock_timeout = other.lock_timeout.or(self.lock_timeout);
         self.requires.extend(other.requires);
     }
 
+    /// Takes down that the file runs outside of a transaction, which stands elsewhere than in an annotation.
+    pub(crate) fn run_without_transaction(&mut self) {
+        self.no_transaction = true;
+        self.implied = false;
+    }
+
+    /// Whether somebody wrote that the file runs outside of a transaction.
+    fn written(&self) -> bool {
+        self.no_transaction && !self.implied
+    }
+
     /// The annotations in the one form that the checksum is taken of.
     pub(crate) fn normalised(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if self.no_transaction {
+        if self.written() {
             lines.push("no-transaction".to_owned());
         }
         if let Some(timeout) = self.lock_timeout {
@@ -74,17 +90,42 @@ impl AnnotationError {
 const KNOWN: [&str; 3] = ["no-transaction", "lock_timeout", "requires"];
 const FORMS: &str = "known are `no-transaction`, `lock_timeout=10s` and `requires set@version`";
 
+/// The words of which one is in every file that runs outside of a transaction without saying so.
+const TELLTALE: [&str; 10] = [
+    "cluster",
+    "commit",
+    "concurrently",
+    "database",
+    "end",
+    "reindex",
+    "subscription",
+    "system",
+    "tablespace",
+    "vacuum",
+];
+
 /// Reads the annotations of a text.
+///
+/// A text whose statements leave no other choice runs outside of a transaction without an annotation: the server takes
+/// all of them only there, or they commit before the end.
 ///
 /// # Errors
 ///
 /// If an annotation is unknown, malformed, given twice, or stands behind the first statement.
 pub fn parse(text: &str) -> Result<Annotations, AnnotationError> {
+    parse_of(text, false)
+}
+
+/// Reads the annotations of a text that was perhaps written for another tool (`foreign`).
+pub(crate) fn parse_of(text: &str, foreign: bool) -> Result<Annotations, AnnotationError> {
     let mut annotations =
         Annotations { no_transaction: text.starts_with("-- no-transaction"), ..Annotations::default() };
     let mut at_top = true;
     let mut named = false;
+    let mut telltale = false;
     for token in lexer::tokens(text) {
+        telltale =
+            telltale || (token.kind == TokenKind::Identifier && TELLTALE.iter().any(|word| token.is_word(text, word)));
         if token.kind != TokenKind::LineComment {
             at_top &= token.kind.is_trivia();
             continue;
@@ -130,6 +171,9 @@ pub fn parse(text: &str) -> Result<Annotations, AnnotationError> {
                 return Err(fail(format!("unknown annotation `{word}`"), hint));
             }
         }
+    }
+    if telltale && !annotations.no_transaction && check::implies_no_transaction(text, foreign) {
+        (annotations.no_transaction, annotations.implied) = (true, true);
     }
     Ok(annotations)
 }
@@ -233,6 +277,7 @@ mod tests {
             parse(text).unwrap(),
             Annotations {
                 no_transaction: true,
+                implied: false,
                 lock_timeout: Some(Duration::from_secs(10)),
                 requires: vec![
                     requirement("identity", "3"),
@@ -250,6 +295,27 @@ mod tests {
         assert!(parse("-- no-transaction\nselect 1").unwrap().no_transaction);
         assert!(!parse("\n-- no-transaction\nselect 1").unwrap().no_transaction);
         assert!(parse("-- no-transaction\n-- pgfleet: no-transaction").unwrap().no_transaction);
+    }
+
+    #[test]
+    fn statements_that_leave_no_choice_stand_for_the_annotation() {
+        let text = "create index concurrently i on t (a)";
+        let implied = parse(text).unwrap();
+        assert!(implied.no_transaction && implied.implied);
+        assert!(implied.normalised().is_empty());
+        assert!(parse("begin; select 1; commit; select 2").unwrap().implied);
+        let commit = "select 1; commit; select 2";
+        assert!(!parse(commit).unwrap().no_transaction && parse_of(commit, true).unwrap().implied);
+        assert_eq!(parse("select 1; -- commit\nselect 2").unwrap(), Annotations::default());
+        let written = parse(&format!("-- pgfleet: no-transaction\n{text}")).unwrap();
+        assert!(written.no_transaction && !written.implied);
+        assert_eq!(written.normalised(), ["no-transaction"]);
+        for (a, b, is_implied) in [(&implied, &written, false), (&written, &implied, false), (&implied, &implied, true)]
+        {
+            let mut merged = a.clone();
+            merged.merge(b.clone());
+            assert_eq!((merged.no_transaction, merged.implied), (true, is_implied));
+        }
     }
 
     #[test]

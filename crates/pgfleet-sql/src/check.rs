@@ -5,11 +5,14 @@
 //! anything is sent. Whatever the server itself refuses is left to the server.
 
 mod alone;
+mod control;
 mod finding;
 
 pub use alone::needs_no_transaction;
+pub(crate) use control::implies_no_transaction;
 pub(crate) use finding::copy_through_client;
 
+use self::control::Control;
 use self::finding::{Finding, Words};
 use crate::lexer::{self, Token, TokenKind};
 use crate::statement::Statement;
@@ -48,8 +51,8 @@ impl Refusal {
 
 /// Checks a migration that runs in a transaction.
 ///
-/// A `BEGIN` and a `COMMIT` around everything stand for the runner's own and are blanked, as are the `\restrict` lines
-/// of `pg_dump`. Savepoints are allowed.
+/// A `BEGIN` and a `COMMIT` stand for the runner's own and are blanked when nothing comes behind the `COMMIT`, as are the
+/// `\restrict` lines of `pg_dump`. Savepoints are allowed.
 ///
 /// # Errors
 ///
@@ -61,57 +64,97 @@ pub fn check<'a>(text: &'a str, statements: &[Statement]) -> Result<Checked<'a>,
 
 /// Checks a migration that runs outside of a transaction, statement by statement.
 ///
+/// A `BEGIN` with its `COMMIT` and all that is between is one of the statements: the server gets it in one message.
+///
 /// # Errors
 ///
-/// As for [`check`], and any transaction control is refused.
+/// As for [`check`], and savepoints are refused outside of a `BEGIN … COMMIT`.
 pub fn check_no_transaction<'a>(text: &'a str, statements: &[Statement]) -> Result<Checked<'a>, Refusal> {
     run(text, statements, true)
 }
 
 fn run<'a>(text: &'a str, statements: &[Statement], no_transaction: bool) -> Result<Checked<'a>, Refusal> {
     let (mut blanks, command) = meta_commands(text, statements);
-    let mut kept = statements;
-    if !no_transaction && let Some(inner) = unwrap_transaction(text, statements)? {
-        for dropped in [&statements[0], &statements[statements.len() - 1]] {
-            blanks.push((dropped.start, dropped.end));
-            blanks.extend(semicolon(text, dropped));
-        }
-        kept = inner;
+    let control = Control::of(text, statements);
+    let (kept, dropped) =
+        if no_transaction { in_parts(statements, &control) } else { in_one(text, statements, &control)? };
+    for dropped in dropped {
+        blanks.push((dropped.start, dropped.end));
+        blanks.extend(semicolon(text, dropped));
     }
-    let first = usize::from(kept.len() != statements.len());
-    let statement = kept.iter().enumerate().find_map(|(index, statement)| {
-        let Finding { offset, reason, hint } = finding::find(statement.text(text), no_transaction)?;
-        Some(Refusal { offset: statement.start + offset, statement: Some(first + index), reason, hint })
-    });
+    let statement =
+        statements.iter().enumerate().filter(|&(index, _)| !control.holds(index)).find_map(|(index, statement)| {
+            let Finding { offset, reason, hint } =
+                finding::find(statement.text(text), no_transaction && !control.encloses(index))?;
+            Some(Refusal { offset: statement.start + offset, statement: Some(index), reason, hint })
+        });
     // The first in the text: behind a COPY come rows, in which anything may look like a command.
     if let Some(refusal) = command.into_iter().chain(statement).min_by_key(|refusal| refusal.offset) {
         return Err(refusal);
     }
     let text = if blanks.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(blank(text, &blanks)) };
-    Ok(Checked { text, statements: kept.to_vec() })
+    Ok(Checked { text, statements: kept })
 }
 
-/// The statements between the `BEGIN` and the `COMMIT` of a file that puts these around everything.
-fn unwrap_transaction<'s>(text: &str, statements: &'s [Statement]) -> Result<Option<&'s [Statement]>, Refusal> {
-    let [first, inner @ .., last] = statements else {
-        return Ok(None);
+/// The statements that run, and those that are blanked.
+type Kept<'s> = (Vec<Statement>, Vec<&'s Statement>);
+
+/// Leaves out the transactions of a file that runs in one.
+fn in_one<'s>(text: &str, statements: &'s [Statement], control: &Control) -> Result<Kept<'s>, Refusal> {
+    let refuse = |index: usize, reason: String, hint| {
+        let offset = statements[index].start;
+        Err(Refusal { offset, statement: Some(index), reason, hint })
     };
-    let begin = Words::of(first.text(text));
-    if !begin.begins_transaction() || !Words::of(last.text(text)).commits() {
-        return Ok(None);
+    if let Some(index) = control.commit_before_more(statements) {
+        let word = Words::of(statements[index].text(text));
+        return refuse(
+            index,
+            format!("{} inside of a migration", word.at(0)),
+            "split the file in two, or put `-- pgfleet: no-transaction` at the top of a migration: each BEGIN … COMMIT is a \
+             transaction then, and so is each statement outside of them",
+        );
     }
-    if !begin.options().is_empty() {
-        return Err(Refusal {
-            offset: first.start,
-            statement: Some(0),
-            reason: format!(
-                "the file's own {} has options, and the transaction around a migration is the runner's",
-                begin.at(0)
-            ),
-            hint: "remove BEGIN and COMMIT; SET TRANSACTION as the first statement sets the isolation level",
-        });
+    for &(index, _) in &control.blocks {
+        let begin = Words::of(statements[index].text(text));
+        if !begin.options().is_empty() {
+            return refuse(
+                index,
+                format!(
+                    "the file's own {} has options, and the transaction around a migration is the runner's",
+                    begin.at(0)
+                ),
+                "remove BEGIN and COMMIT; SET TRANSACTION as the first statement sets the isolation level",
+            );
+        }
     }
-    Ok(Some(inner))
+    let (dropped, kept): (Vec<_>, Vec<_>) = statements.iter().enumerate().partition(|&(index, _)| control.holds(index));
+    Ok((
+        kept.into_iter().map(|(_, statement)| statement.clone()).collect(),
+        dropped.into_iter().map(|(_, statement)| statement).collect(),
+    ))
+}
+
+/// Makes one statement of each transaction of a file that runs in several.
+fn in_parts<'s>(statements: &'s [Statement], control: &Control) -> Kept<'s> {
+    let (mut kept, mut dropped) = (Vec::with_capacity(statements.len()), Vec::new());
+    let mut blocks = control.blocks.iter();
+    let mut index = 0;
+    let mut block = blocks.next();
+    while let Some(statement) = statements.get(index) {
+        if let Some(&(begin, end)) = block
+            && begin == index
+        {
+            kept.push(statement.through(&statements[end]));
+            block = blocks.next();
+            index = end;
+        } else if control.loose.contains(&index) {
+            dropped.push(statement);
+        } else {
+            kept.push(statement.clone());
+        }
+        index += 1;
+    }
+    (kept, dropped)
 }
 
 /// Finds psql's commands: the two that pg_dump puts around its output, which are to be blanked, and the first other one.
@@ -221,7 +264,7 @@ mod tests {
             refused("begin; select 1; commit; begin; select 2; commit"),
             (17, Some(2), "COMMIT inside of a migration".into())
         );
-        assert_eq!(refused("select 1; commit"), (10, Some(1), "COMMIT inside of a migration".into()));
+        assert_eq!(refused("select 1; end; select 2"), (10, Some(1), "END inside of a migration".into()));
         assert_eq!(refused("begin"), (0, Some(0), "BEGIN inside of a migration".into()));
         for command in [
             "begin",
@@ -245,14 +288,45 @@ mod tests {
     }
 
     #[test]
-    fn without_a_transaction_no_control_is_taken_over() {
-        for text in ["begin; select 1; commit", "savepoint a", "release a", "rollback to a", "commit"] {
-            let refusal = check_no_transaction(text, &split(text).unwrap()).unwrap_err();
+    fn a_commit_that_nothing_follows_is_the_runners() {
+        let (text, count) = checked("select 1;\nbegin; select 2; begin; select 3; end;\ncommit; -- x").unwrap();
+        assert_eq!((text.as_str(), count), ("select 1;\n       select 2;        select 3;     \n        -- x", 3));
+        assert_eq!(checked("select 1; commit").unwrap(), ("select 1;       ".into(), 1));
+        assert_eq!(refused("commit; commit").0, 0);
+    }
+
+    fn in_parts(text: &str) -> Result<(String, Vec<String>), Refusal> {
+        let checked = check_no_transaction(text, &split(text).unwrap())?;
+        let parts = checked.statements.iter().map(|s| s.text(&checked.text).to_owned()).collect();
+        Ok((checked.text.into_owned(), parts))
+    }
+
+    #[test]
+    fn without_a_transaction_each_block_is_one_statement() {
+        let text = "select 0; begin isolation level serializable; select 1; savepoint a; end; commit; select 2; begin; begin; commit";
+        let (sent, parts) = in_parts(text).unwrap();
+        assert_eq!(sent, text.replace(" commit; select 2", "         select 2"));
+        assert_eq!(
+            parts,
+            [
+                "select 0",
+                "begin isolation level serializable; select 1; savepoint a; end",
+                "select 2",
+                "begin; begin; commit"
+            ]
+        );
+        assert_eq!(in_parts("create index concurrently i on t (a)").unwrap().1.len(), 1);
+    }
+
+    #[test]
+    fn without_a_transaction_other_control_is_refused() {
+        for text in ["begin; select 1", "savepoint a", "release a", "rollback to a", "rollback", "commit and chain"] {
+            let refusal = in_parts(text).unwrap_err();
             assert_eq!(refusal.offset, 0);
             assert!(refusal.hint().contains("annotation"));
         }
-        let text = "create index concurrently i on t (a)";
-        assert!(check_no_transaction(text, &split(text).unwrap()).is_ok());
+        assert_eq!(in_parts("begin; rollback; commit").unwrap_err().statement, Some(1));
+        assert_eq!(in_parts("begin; discard all; commit").unwrap_err().offset, 7);
     }
 
     #[test]
@@ -319,7 +393,10 @@ mod tests {
         fn what_is_checked_keeps_its_length_and_its_statements(text in tricky_text(), wrap in any::<bool>()) {
             let text = if wrap { format!("begin;\\restrict ä\n{text};commit;") } else { text };
             if let Ok(statements) = split(&text) {
-                let _ = check_no_transaction(&text, &statements);
+                if let Ok(checked) = check_no_transaction(&text, &statements) {
+                    prop_assert_eq!(checked.text.len(), text.len());
+                    prop_assert!(checked.statements.array_windows().all(|[a, b]| a.end <= b.start));
+                }
                 if let Ok(checked) = check(&text, &statements) {
                     prop_assert_eq!(checked.text.len(), text.len());
                     prop_assert_eq!(split(&checked.text).unwrap(), checked.statements);

@@ -30,6 +30,11 @@ impl Statement {
     pub fn text<'a>(&self, text: &'a str) -> &'a str {
         &text[self.start..self.end]
     }
+
+    /// Makes one of this statement, another behind it, and what is between.
+    pub(crate) fn through(&self, last: &Self) -> Self {
+        Self { start: self.start, end: last.end, terminated: last.terminated, keyword: self.keyword.clone() }
+    }
 }
 
 /// What a text lacks to be a sequence of statements.

@@ -10,6 +10,7 @@ mod history;
 mod layouts;
 mod newest;
 mod no_transaction;
+mod own_transactions;
 mod repair;
 mod repeatable;
 mod retry;

@@ -94,7 +94,7 @@ impl Builder {
             return self.add_sections(&path, version, description, text, &bytes_hash);
         }
         let script = Script { path, text: text.to_owned(), first_line: 1, bytes_hash };
-        let annotations = annotations(&script.path, &script.text, 1)?;
+        let annotations = annotations(&script.path, &script.text, 1, self.layout)?;
         match parsed {
             Name::Up(version, description) => self.add_up(version, Up { description, script, annotations }),
             Name::Down(version, _) => self.add_down(version, script, annotations),
@@ -115,7 +115,8 @@ impl Builder {
     ) -> Result<(), LayoutError> {
         let sections = section::cut(text, self.layout)
             .map_err(|e| LayoutError::new(path, e.message, e.hint).at(LineColumn { line: e.line, column: 1 }))?;
-        let header = annotations(path, sections.header, 1)?;
+        let layout = self.layout;
+        let header = annotations(path, sections.header, 1, layout)?;
         let read = |section: &section::Section<'_>| {
             let script = Script {
                 path: path.to_owned(),
@@ -124,8 +125,10 @@ impl Builder {
                 bytes_hash: bytes_hash.to_owned(),
             };
             let mut found = header.clone();
-            found.merge(annotations(path, section.text, section.first_line)?);
-            found.no_transaction |= section.no_transaction;
+            found.merge(annotations(path, section.text, section.first_line, layout)?);
+            if section.no_transaction {
+                found.run_without_transaction();
+            }
             Ok((script, found))
         };
         let (script, annotations) = read(&sections.up)?;
@@ -148,8 +151,10 @@ impl Builder {
         };
         let read = |file: File| {
             let (text, bytes_hash) = text(&file.path, &file.bytes)?;
-            let mut found = annotations(&file.path, text, 1)?;
-            found.no_transaction |= no_transaction;
+            let mut found = annotations(&file.path, text, 1, Layout::Diesel)?;
+            if no_transaction {
+                found.run_without_transaction();
+            }
             let text = text.to_owned();
             Ok((Script { path: file.path, text, first_line: 1, bytes_hash }, found))
         };
@@ -245,8 +250,8 @@ pub(super) fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, LayoutEr
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-fn annotations(path: &Path, text: &str, first_line: u32) -> Result<Annotations, LayoutError> {
-    annotation::parse(text).map_err(|error| {
+fn annotations(path: &Path, text: &str, first_line: u32, layout: Layout) -> Result<Annotations, LayoutError> {
+    annotation::parse_of(text, layout != Layout::Pgfleet).map_err(|error| {
         let place = position::line_column(text, error.offset);
         LayoutError::new(path, &error.message, error.hint())
             .at(LineColumn { line: place.line + first_line - 1, ..place })

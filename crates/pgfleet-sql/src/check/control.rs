@@ -1,0 +1,164 @@
+//! Files that say themselves where transactions begin and end.
+
+use super::alone::needs_no_transaction;
+use super::finding::Words;
+use crate::statement::{self, Statement};
+
+/// The transaction control of a file, by the indexes of its statements.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Control {
+    /// A `BEGIN` with the `COMMIT` that ends it, in order.
+    pub(super) blocks: Vec<(usize, usize)>,
+    /// A `COMMIT` without a `BEGIN`, and a `BEGIN` inside of a block: the server does nothing but warn.
+    pub(super) loose: Vec<usize>,
+}
+
+impl Control {
+    /// Finds what belongs together. A `BEGIN` that nothing ends is left out, and so refused like any other statement
+    /// that a migration must not hold.
+    pub(super) fn of(text: &str, statements: &[Statement]) -> Self {
+        let mut control = Self::default();
+        let mut open = None;
+        for (index, statement) in statements.iter().enumerate() {
+            // The keyword is at hand, and cutting the words of every statement is not free.
+            if !matches!(statement.keyword(), "BEGIN" | "START" | "COMMIT" | "END") {
+                continue;
+            }
+            let words = Words::of(statement.text(text));
+            match open {
+                Some(_) if words.begins_transaction() => control.loose.push(index),
+                None if words.begins_transaction() => open = Some(index),
+                Some(begin) if words.commits() => {
+                    control.blocks.push((begin, index));
+                    open = None;
+                }
+                None if words.commits() => control.loose.push(index),
+                _ => {}
+            }
+        }
+        // A file of nothing else is a mistake.
+        if control.loose.len() == statements.len() {
+            control.loose.clear();
+        }
+        control
+    }
+
+    /// Whether a statement is one of these.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        self.loose.contains(&index) || self.blocks.iter().any(|&(begin, end)| index == begin || index == end)
+    }
+
+    /// Whether a statement is inside of a block, or begins or ends one.
+    pub(super) fn encloses(&self, index: usize) -> bool {
+        self.blocks.iter().any(|&(begin, end)| (begin..=end).contains(&index))
+    }
+
+    /// The first `COMMIT` that other statements follow: what stands before it is to stay whatever becomes of those.
+    pub(super) fn commit_before_more(&self, statements: &[Statement]) -> Option<usize> {
+        let last = (0..statements.len()).rev().find(|&index| !self.holds(index))?;
+        let ends = self.blocks.iter().map(|&(_, end)| end);
+        let loose = self.loose.iter().copied().filter(|&index| !self.encloses(index));
+        ends.chain(loose).filter(|&index| index < last).min()
+    }
+}
+
+/// Whether a file cannot run in one transaction by what it says itself.
+///
+/// That is so when a `BEGIN … COMMIT` comes before its last statement, and when the server takes its statements only
+/// outside of a transaction. A file that mixes these with others outside of a `BEGIN … COMMIT` does not say what it
+/// wants.
+///
+/// A `COMMIT` alone in the middle counts in a file of another tool (`foreign`), which has run like that. In one written
+/// for us it is more likely a mistake.
+pub(crate) fn implies_no_transaction(text: &str, foreign: bool) -> bool {
+    let Ok(statements) = statement::split(text) else {
+        return false;
+    };
+    let control = Control::of(text, &statements);
+    if let Some(commit) = control.commit_before_more(&statements) {
+        return foreign || control.loose.iter().all(|&index| control.encloses(index) || index > commit);
+    }
+    let mut alone = statements
+        .iter()
+        .enumerate()
+        .filter(|&(index, _)| !control.holds(index) && !control.encloses(index))
+        .map(|(_, statement)| needs_no_transaction(statement.text(text)).is_some())
+        .peekable();
+    alone.peek().is_some() && alone.all(|alone| alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lexer::tests::tricky_text;
+    use proptest::prelude::*;
+
+    fn control(text: &str) -> Control {
+        Control::of(text, &statement::split(text).unwrap())
+    }
+
+    #[test]
+    fn blocks_are_paired_and_the_rest_is_loose() {
+        let found =
+            control("select 1; begin; begin work; select 2; end; commit; start transaction; commit and no chain");
+        assert_eq!(found, Control { blocks: vec![(1, 4), (6, 7)], loose: vec![2, 5] });
+        assert_eq!(control("begin; select 1"), Control::default());
+        assert_eq!(control("begin; select 1; commit and chain; rollback").blocks, []);
+        assert_eq!(control("commit; end"), Control::default());
+        assert_eq!(control("do $$ begin commit; end $$; select 1 as begin").loose, []);
+    }
+
+    #[test]
+    fn files_that_commit_before_their_end_run_in_parts() {
+        for text in [
+            "begin; select 1; commit; begin; select 2; commit",
+            "begin; select 1; commit; select 2",
+            "begin; begin; select 1; commit; select 2; commit",
+        ] {
+            assert!(implies_no_transaction(text, false) && implies_no_transaction(text, true), "{text}");
+        }
+        for text in ["alter type t add value 'a'; commit; select 'a'::t", "select 1; end; select 2; commit"] {
+            assert!(!implies_no_transaction(text, false) && implies_no_transaction(text, true), "{text}");
+        }
+        for text in [
+            "",
+            "commit",
+            "select 1",
+            "select 1; commit;",
+            "begin; select 1; commit",
+            "select 1; begin; select 2; commit; commit; -- end\n",
+            "begin; begin; select 1; commit",
+            "begin; select 1",
+            "select case when a then b end; select 1",
+            "select 'commit; select 1",
+        ] {
+            assert!(!implies_no_transaction(text, true), "{text}");
+        }
+    }
+
+    #[test]
+    fn files_of_statements_that_are_alone_run_without_a_transaction() {
+        for text in [
+            "create index concurrently i on t (a)",
+            "drop index concurrently if exists a;\ncreate unique index concurrently a on t (b); vacuum t",
+            "create index concurrently i on t (a); begin; select 1; commit",
+        ] {
+            assert!(implies_no_transaction(text, true), "{text}");
+        }
+        for text in [
+            "create table t (a int); create index concurrently i on t (a)",
+            "begin; create index concurrently i on t (a); commit",
+            "create index i on t (a)",
+        ] {
+            assert!(!implies_no_transaction(text, true), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_asked_about(text in tricky_text()) {
+            let _ = implies_no_transaction(&text, false);
+            let _ = implies_no_transaction(&format!("begin;{text};commit;{text}"), true);
+        }
+    }
+}
