@@ -2,6 +2,7 @@
 
 use pgfleet_postgres::quote::quote_qualified;
 use pgfleet_postgres::quote_literal;
+use pgfleet_sql::layout::Layout;
 use pgfleet_sql::version::Version;
 
 use crate::options::Who;
@@ -255,9 +256,9 @@ impl Row {
         self.version.starts_with("R__")
     }
 
-    /// Returns the version as a number, none for a repeatable or what cannot be read.
-    pub fn parsed(&self) -> Option<Version> {
-        if self.is_repeatable() { None } else { self.version.parse().ok() }
+    /// Returns the version as the layout compares it, none for a repeatable or what cannot be read.
+    pub fn parsed(&self, layout: Layout) -> Option<Version> {
+        if self.is_repeatable() { None } else { layout.version(&self.version).ok() }
     }
 }
 

@@ -103,7 +103,7 @@ impl Plan {
         let mut repeated: BTreeMap<&str, &Row> = BTreeMap::new();
         let mut notes = set.notes.clone();
         for row in rows {
-            match row.parsed() {
+            match row.parsed(set.layout) {
                 Some(version) => {
                     applied.insert(version, row);
                 }

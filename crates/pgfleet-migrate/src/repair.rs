@@ -163,7 +163,7 @@ impl Mending<'_> {
             store::ensure(self.connection, history, store::Beside::REPAIR).await.map_err(|error| self.failed(error))?;
         }
         let rows = rows.unwrap_or_default();
-        let row = rows.iter().find(|row| row.parsed().as_ref() == Some(self.version));
+        let row = rows.iter().find(|row| row.parsed(self.set.layout).as_ref() == Some(self.version));
         match self.action {
             Repair::Resume => self.resume(row, self.stopped(has_history).await?).await,
             Repair::Reset => match self.standing(has_history).await? {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use pgfleet_postgres::Connection;
 use pgfleet_sql::annotation::Annotations;
-use pgfleet_sql::layout::Script;
+use pgfleet_sql::layout::{Layout, Script};
 use pgfleet_sql::version::Version;
 
 use crate::error::{Error, ErrorKind};
@@ -84,7 +84,7 @@ async fn with(
         debug_assert!(held.is_none(), "nothing settles a revert but the lock");
     }
     let rows = store::look(connection, &set.history, false).await.map_err(failed)?.rows.unwrap_or_default();
-    let (chosen, stays) = choose(&rows, goal, target)?;
+    let (chosen, stays) = choose(&rows, set.layout, goal, target)?;
     refuse_required(connection, target, path, set, &chosen).await?;
     let mut scripts = Vec::with_capacity(chosen.len());
     for (version, row) in &chosen {
@@ -193,9 +193,9 @@ async fn refuse_required(
 type Chosen<'a> = (Vec<(Version, &'a Row)>, Option<String>);
 
 /// Picks the rows to revert, newest first, and the version that stays.
-fn choose<'a>(rows: &'a [Row], goal: &Goal, target: &Target) -> Result<Chosen<'a>, Error> {
+fn choose<'a>(rows: &'a [Row], layout: Layout, goal: &Goal, target: &Target) -> Result<Chosen<'a>, Error> {
     let mut applied: Vec<(Version, &Row)> =
-        rows.iter().filter_map(|row| row.parsed().map(|version| (version, row))).collect();
+        rows.iter().filter_map(|row| row.parsed(layout).map(|version| (version, row))).collect();
     applied.sort_by(|a, b| b.0.cmp(&a.0));
     let count = match goal {
         Goal::Steps(steps) => (*steps).min(applied.len()),

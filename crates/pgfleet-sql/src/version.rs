@@ -1,4 +1,4 @@
-//! Versions of migrations, ordered as numbers of any length.
+//! Versions of migrations, ordered as numbers of any length, or as text where a tool does so.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,9 +11,15 @@ use thiserror::Error;
 /// Equality, order and hash go by the numbers: `01` is `1`, `1.10` comes after `1.9`, and `1.0` is `1`. The text is
 /// kept as it was written, except for what the tools themselves normalise: `1_10` is `1.10`, and the dashes of
 /// `2026-07-30-140000-0000` are dropped.
+///
+/// Diesel compares its versions as text, so that `20260730140000` stands among those of its newer form with four digits
+/// more. A version made by [`Version::as_text`] is equal to, before or behind another by its digits as they are written.
+/// Versions of both kinds do not belong in one collection; one that a user typed can be compared with either.
 #[derive(Clone, Debug)]
 pub struct Version {
     text: String,
+    /// Whether the text is compared, and not the numbers.
+    textual: bool,
     /// The numbers without leading zeros, and without zeros at the end; of equal length they sort as text does.
     parts: Vec<Box<str>>,
 }
@@ -22,6 +28,13 @@ impl Version {
     /// Returns the version as text, which parses to an equal version.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Makes it one that is compared as text.
+    #[must_use]
+    pub fn as_text(mut self) -> Self {
+        self.textual = true;
+        self
     }
 }
 
@@ -39,7 +52,7 @@ impl FromStr for Version {
         };
         let mut parts: Vec<Box<str>> = text.split('.').map(|part| part.trim_start_matches('0').into()).collect();
         while parts.pop_if(|part| part.is_empty()).is_some() {}
-        Ok(Self { text, parts })
+        Ok(Self { text, textual: false, parts })
     }
 }
 
@@ -65,6 +78,9 @@ impl fmt::Display for Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
+        if self.textual || other.textual {
+            return self.text.cmp(&other.text);
+        }
         let numbers = self.parts.iter().map(|part| (part.len(), part));
         numbers.cmp(other.parts.iter().map(|part| (part.len(), part)))
     }
@@ -78,7 +94,7 @@ impl PartialOrd for Version {
 
 impl PartialEq for Version {
     fn eq(&self, other: &Self) -> bool {
-        self.parts == other.parts
+        if self.textual || other.textual { self.text == other.text } else { self.parts == other.parts }
     }
 }
 
@@ -86,6 +102,7 @@ impl Eq for Version {}
 
 impl Hash for Version {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        // Texts that are equal have equal parts, too.
         self.parts.hash(state);
     }
 }
@@ -137,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn versions_of_diesel_are_compared_as_text() {
+        let ascending =
+            ["00000000000000", "2020-12-16-000000", "2020-12-7-190800", "20230523170000", "2023-05-23-1715"]
+                .into_iter()
+                .chain(["2025-09-19-132648-0000", "2025-09-20-000000", "3"]);
+        let ascending: Vec<_> = ascending.map(|text| version(text).as_text()).collect();
+        assert!(ascending.is_sorted_by(|a, b| a < b), "{ascending:?}");
+        let typed = version("20250919132648");
+        assert!(typed < ascending[5] && typed > ascending[4] && typed != ascending[5]);
+        assert_ne!(version("01").as_text(), version("1"));
+        assert_eq!(version("2020-12-7"), version("2020127").as_text());
+        assert_eq!(hash(&version("2020-12-7")), hash(&version("2020127").as_text()));
+    }
+
+    #[test]
     fn the_text_is_kept_but_for_what_tools_normalise() {
         assert_eq!(version("0007").to_string(), "0007");
         assert_eq!(version("1_10").as_str(), "1.10");
@@ -166,6 +198,9 @@ mod tests {
             if a == b {
                 prop_assert_eq!(hash(&a), hash(&b));
             }
+            let (text, other) = (a.clone().as_text(), b.clone().as_text());
+            prop_assert_eq!(text.cmp(&other), a.as_str().cmp(b.as_str()));
+            prop_assert_eq!(text == other, text.cmp(&other) == Ordering::Equal);
             prop_assert_eq!(version(a.as_str()), a);
         }
 

@@ -105,3 +105,28 @@ async fn an_error_in_a_section_names_the_line_of_the_file() {
         assert!(shown.contains(place), "wanted {place}: {shown}");
     }
 }
+
+/// As text, where `…-7-…` is behind `…-16-…`, and the newer form with four digits more stands among the older one.
+#[tokio::test]
+async fn versions_of_diesel_are_ordered_as_text() {
+    let bench = Bench::new().await;
+    let step = |dir: &str, from: u8| {
+        bench.file(&format!("{dir}/up.sql"), format!("alter table t rename column c{from} to c{};", from + 1));
+        bench.file(&format!("{dir}/down.sql"), format!("alter table t rename column c{} to c{from};", from + 1));
+    };
+    bench.file("00000000000000_setup/up.sql", "create table t (c1 int);");
+    step("2020-12-16-000000_a", 1);
+    step("2020-12-7-190800_b", 2);
+    step("2025-09-19-132648-0000_d", 4);
+    step("2023-05-23-1715-c", 3);
+    step("2025-10-01-000000_e", 5);
+    assert_eq!(bench.migrate().await.unwrap().applied.len(), 6);
+    assert_eq!(
+        bench.column("select attname from pg_attribute where attrelid = 't'::regclass and attnum > 0").await,
+        ["c6"]
+    );
+    assert!(bench.migrate().await.unwrap().applied.is_empty());
+    bench.revert(Goal::Steps(2)).await.unwrap();
+    assert_eq!(bench.versions().await.last().map(String::as_str), Some("202305231715"));
+    assert_eq!(bench.migrate().await.unwrap().applied, ["202509191326480000_d", "20251001000000_e"]);
+}

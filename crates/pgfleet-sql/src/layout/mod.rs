@@ -20,7 +20,7 @@ pub use read::{read_files, read_folder};
 use crate::annotation::Annotations;
 use crate::checksum;
 use crate::position::{self, LineColumn};
-use crate::version::Version;
+use crate::version::{Version, VersionError};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -72,6 +72,16 @@ impl Layout {
             Self::Goose => "goose",
             Self::Diesel => "diesel",
         }
+    }
+
+    /// Reads a version as the layout's tool compares it.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a version.
+    pub fn version(self, text: &str) -> Result<Version, VersionError> {
+        let version: Version = text.parse()?;
+        Ok(if self == Self::Diesel { version.as_text() } else { version })
     }
 
     /// Returns what a file of the layout is called, as an example.

@@ -77,9 +77,13 @@ pub(super) fn parse(name: &str, layout: Layout) -> Option<Name> {
             }
         }
         Layout::Diesel => {
-            let (version, description) = name.split_once('_')?;
+            // Without an underscore all of the name is Diesel's version, of which the digits are enough to order it.
+            let (version, description) = name.split_once('_').or_else(|| {
+                let end = name.find(|c: char| !c.is_ascii_digit() && c != '-')?;
+                Some((name[..end].strip_suffix('-')?, &name[end..]))
+            })?;
             let valid = !description.is_empty() && !version.contains('.');
-            Some(Name::Up(version.parse().ok()?, description.to_owned())).filter(|_| valid)
+            Some(Name::Up(layout.version(version).ok()?, description.to_owned())).filter(|_| valid)
         }
     }
 }
@@ -152,6 +156,7 @@ mod tests {
             up("2026-07-30-140000-0000_create users", L::Diesel),
             Some(pair("202607301400000000", "create users"))
         );
+        assert_eq!(up("2026-07-30-1400-create-users", L::Diesel), Some(pair("202607301400", "create-users")));
         assert_eq!(parse("R__all_views.sql", L::Pgfleet), Some(Name::Repeatable("all_views".into())));
         assert_eq!(parse("R__all_views.sql", L::Flyway), Some(Name::Repeatable("all views".into())));
     }
@@ -179,6 +184,8 @@ mod tests {
             ("R__x.sql", L::Refinery),
             ("users", L::Diesel),
             ("2026_", L::Diesel),
+            ("2026-07-30", L::Diesel),
+            ("2026x", L::Diesel),
             ("1.2_x", L::Diesel),
         ] {
             assert_eq!(parse(name, layout), None, "{name} in {layout}");
