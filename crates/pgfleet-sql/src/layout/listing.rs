@@ -16,6 +16,8 @@ pub(super) struct Listing {
     pub(super) diesel: Vec<DieselFolder>,
     /// Migrations written in a programming language, perhaps.
     pub(super) code: Vec<PathBuf>,
+    /// Settings of Flyway, each for the SQL file that it is named after.
+    pub(super) confs: Vec<File>,
     pub(super) notes: Vec<String>,
 }
 
@@ -80,8 +82,8 @@ impl Listing {
             self.sql.push(File { path, name, bytes });
         } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "go") {
             self.code.push(path);
-        } else if name.ends_with(".sql.conf") {
-            self.notes.push(format!("{} is not read: write what it sets as annotations", quoted(&path)));
+        } else if name::is_conf(&name) {
+            self.confs.push(File { path, name, bytes });
         }
     }
 
@@ -108,8 +110,8 @@ impl Listing {
             self.diesel.first().map(|folder| (Layout::Diesel, folder.path.as_path()));
         for file in &self.sql {
             let layout = match name::shape(&file.name) {
-                // Both the native layout and Flyway's have these.
-                Some(Shape::Repeatable) | None => continue,
+                // Both the native layout and Flyway's have repeatables; a callback alone makes no folder of Flyway.
+                Some(Shape::Repeatable | Shape::Callback) | None => continue,
                 Some(Shape::Prefixed) => Layout::Flyway,
                 Some(Shape::UpDown) => Layout::Pgfleet,
                 Some(Shape::Plain) => section::recognise(utf8(&file.path, &file.bytes)?).unwrap_or(Layout::Pgfleet),
@@ -129,8 +131,8 @@ impl Listing {
         }
         let layout = found.map_or(Layout::Pgfleet, |(layout, _)| layout);
         match self.sql.iter().find(|file| name::shape(&file.name).is_none()) {
-            Some(file) => Err(misfit(&file.path, layout)),
-            None => Ok(layout),
+            Some(file) if layout != Layout::Diesel => Err(misfit(&file.path, layout)),
+            _ => Ok(layout),
         }
     }
 }

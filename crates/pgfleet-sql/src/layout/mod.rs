@@ -4,6 +4,7 @@
 //! be run (a misspelt name, a second file of one version, a down without its up) is an error here, because the place
 //! where people notice otherwise is production.
 
+mod conf;
 mod error;
 mod listing;
 mod name;
@@ -197,18 +198,24 @@ impl MigrationFile {
 /// A migration that is applied again whenever its content changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repeatable {
-    /// What it makes, from its name.
+    /// What it makes, from its name; the whole name for a callback of Flyway.
     pub description: String,
     /// What applies it.
     pub script: Script,
     /// What the file says about applying it.
     pub annotations: Annotations,
+    /// For a callback of Flyway, which runs after every run that applied something: a hash of everything it runs after.
+    pub after: Option<String>,
 }
 
 impl Repeatable {
-    /// Returns the checksum, annotations included.
+    /// Returns the checksum, annotations included, and what it runs after.
     pub fn checksum(&self) -> String {
-        checksum::with_annotations(&self.script.text, &self.annotations)
+        let own = checksum::with_annotations(&self.script.text, &self.annotations);
+        match &self.after {
+            Some(after) => format!("{own} after {after}"),
+            None => own,
+        }
     }
 }
 

@@ -9,6 +9,19 @@ pub(super) enum Name {
     Up(Version, String),
     Down(Version, String),
     Repeatable(String),
+    /// Of Flyway: runs when something happens. With the whole name as its description.
+    Callback(Event, String),
+}
+
+/// When a callback of Flyway runs, in the order of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    AfterMigrateApplied,
+    AfterMigrate,
+    /// In a run that migrates, at a time that is none here.
+    Within,
+    /// When something failed, or in another command than `migrate`.
+    Elsewhere,
 }
 
 /// The shapes of names, each belonging to several layouts.
@@ -22,6 +35,8 @@ pub(super) enum Shape {
     Prefixed,
     /// `R__x.sql`.
     Repeatable,
+    /// `afterMigrate__x.sql`.
+    Callback,
 }
 
 /// Whether a file is SQL by its name, in any case: `.SQL` is to be refused rather than overlooked.
@@ -29,10 +44,17 @@ pub(super) fn is_sql(name: &str) -> bool {
     name.len() >= 4 && name.as_bytes()[name.len() - 4..].eq_ignore_ascii_case(b".sql")
 }
 
+/// Whether a file holds settings of Flyway for the SQL file that its name begins with.
+pub(super) fn is_conf(name: &str) -> bool {
+    name.ends_with(".sql.conf")
+}
+
 /// Which shape a file's name has, if any.
 pub(super) fn shape(name: &str) -> Option<Shape> {
     if repeatable(name).is_some() {
         Some(Shape::Repeatable)
+    } else if callback(name).is_some() {
+        Some(Shape::Callback)
     } else if prefixed(name, 'V').or_else(|| prefixed(name, 'U')).is_some() {
         Some(Shape::Prefixed)
     } else {
@@ -72,7 +94,9 @@ pub(super) fn parse(name: &str, layout: Layout) -> Option<Name> {
                 });
             }
             match layout {
-                Layout::Flyway => repeatable(name).map(|description| Name::Repeatable(spaces(description))),
+                Layout::Flyway => repeatable(name)
+                    .map(|description| Name::Repeatable(spaces(description)))
+                    .or_else(|| callback(name).map(|(event, stem)| Name::Callback(event, stem.to_owned()))),
                 _ => None,
             }
         }
@@ -119,6 +143,39 @@ fn repeatable(name: &str) -> Option<&str> {
     name.strip_suffix(".sql")?.strip_prefix("R__").filter(|description| !description.is_empty())
 }
 
+/// `afterMigrate.sql` or `afterMigrate__x.sql`: the event, and the name without `.sql`.
+fn callback(name: &str) -> Option<(Event, &str)> {
+    let stem = name.strip_suffix(".sql")?;
+    let event = stem.split_once("__").map_or(stem, |(event, _)| event);
+    let event = match event {
+        "afterMigrateApplied" => Event::AfterMigrateApplied,
+        "afterMigrate" => Event::AfterMigrate,
+        "beforeMigrate"
+        | "beforeEachMigrate"
+        | "afterEachMigrate"
+        | "beforeEachMigrateStatement"
+        | "afterEachMigrateStatement"
+        | "beforeVersioned"
+        | "afterVersioned"
+        | "beforeRepeatables"
+        | "afterRepeatables"
+        | "beforeConnect"
+        | "createSchema"
+        | "beforeCreateSchema" => Event::Within,
+        "afterMigrateError"
+        | "afterEachMigrateError"
+        | "afterEachMigrateStatementError"
+        | "afterMigrateOperationFinish" => Event::Elsewhere,
+        _ => {
+            let command = event.strip_prefix("before").or_else(|| event.strip_prefix("after"))?;
+            let command = command.strip_prefix("Each").unwrap_or(command);
+            let others = ["Undo", "Clean", "Info", "Validate", "Baseline", "Repair"];
+            others.iter().find(|other| command.starts_with(*other)).map(|_| Event::Elsewhere)?
+        }
+    };
+    Some((event, stem))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +216,25 @@ mod tests {
         assert_eq!(up("2026-07-30-1400-create-users", L::Diesel), Some(pair("202607301400", "create-users")));
         assert_eq!(parse("R__all_views.sql", L::Pgfleet), Some(Name::Repeatable("all_views".into())));
         assert_eq!(parse("R__all_views.sql", L::Flyway), Some(Name::Repeatable("all views".into())));
+    }
+
+    #[test]
+    fn callbacks_of_flyway_are_told_apart() {
+        let event = |name: &str| match parse(name, Layout::Flyway)? {
+            Name::Callback(event, description) => Some((event, description)),
+            _ => None,
+        };
+        assert_eq!(
+            event("afterMigrateApplied__01_views.sql"),
+            Some((Event::AfterMigrateApplied, "afterMigrateApplied__01_views".into()))
+        );
+        assert_eq!(event("afterMigrate.sql"), Some((Event::AfterMigrate, "afterMigrate".into())));
+        assert_eq!(event("beforeEachMigrate__x.sql").unwrap().0, Event::Within);
+        for name in ["afterMigrateError.sql", "beforeClean__x.sql", "afterEachUndoStatement.sql", "afterInfo.sql"] {
+            assert_eq!(event(name).unwrap().0, Event::Elsewhere, "{name}");
+            assert_eq!((shape(name), parse(name, Layout::Pgfleet)), (Some(Shape::Callback), None));
+        }
+        assert_eq!((event("after.sql"), event("aftermigrate.sql"), event("afterMigrations.sql")), (None, None, None));
     }
 
     #[test]

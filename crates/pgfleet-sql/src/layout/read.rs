@@ -2,8 +2,8 @@
 
 use super::error::quoted;
 use super::listing::{DieselFolder, File, Listing};
-use super::name::{self, Name};
-use super::{Folder, Kind, Layout, LayoutError, MigrationFile, Repeatable, Script, section, walk};
+use super::name::{self, Event, Name};
+use super::{Folder, Kind, Layout, LayoutError, MigrationFile, Repeatable, Script, conf, section, walk};
 use crate::annotation::{self, Annotations};
 use crate::checksum;
 use crate::position::{self, LineColumn};
@@ -44,15 +44,20 @@ pub fn read_files(root: &Path, files: Vec<(PathBuf, Vec<u8>)>, layout: Option<La
     let mut builder = Builder::new(layout);
     let mut notes = listing.notes;
     if layout == Layout::Diesel {
-        if let Some(file) = listing.sql.first() {
-            return Err(misfit(&file.path, layout));
+        for file in &listing.sql {
+            // Its migrations are folders, so that one without a version cannot be meant as one.
+            if name::shape(&file.name).is_some() {
+                return Err(misfit(&file.path, layout));
+            }
+            notes.push(format!("{} is not read: the migrations of Diesel are folders", quoted(&file.path)));
         }
         for folder in listing.diesel {
             builder.add_diesel(folder)?;
         }
     } else {
         for file in listing.sql {
-            builder.add_file(file)?;
+            let conf = listing.confs.iter().find(|conf| conf.name.strip_suffix(".conf") == Some(file.name.as_str()));
+            builder.add_file(file, conf.filter(|_| layout == Layout::Flyway))?;
         }
         for code in &listing.code {
             refuse_code(code, layout)?;
@@ -60,6 +65,11 @@ pub fn read_files(root: &Path, files: Vec<(PathBuf, Vec<u8>)>, layout: Option<La
         notes.extend(
             listing.diesel.iter().map(|folder| format!("{} holds SQL files that are not read", quoted(&folder.path))),
         );
+    }
+    if layout != Layout::Flyway {
+        let confs = listing.confs.iter();
+        notes
+            .extend(confs.map(|conf| format!("{} is not read: write what it sets as annotations", quoted(&conf.path))));
     }
     builder.finish(notes)
 }
@@ -70,6 +80,9 @@ struct Builder {
     ups: BTreeMap<Version, Up>,
     downs: BTreeMap<Version, (Script, Annotations)>,
     repeatables: Vec<Repeatable>,
+    /// Of Flyway, with the event after which each runs.
+    callbacks: Vec<(Event, Repeatable)>,
+    notes: Vec<String>,
 }
 
 struct Up {
@@ -80,10 +93,17 @@ struct Up {
 
 impl Builder {
     fn new(layout: Layout) -> Self {
-        Self { layout, ups: BTreeMap::new(), downs: BTreeMap::new(), repeatables: Vec::new() }
+        Self {
+            layout,
+            ups: BTreeMap::new(),
+            downs: BTreeMap::new(),
+            repeatables: Vec::new(),
+            callbacks: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
-    fn add_file(&mut self, file: File) -> Result<(), LayoutError> {
+    fn add_file(&mut self, file: File, conf: Option<&File>) -> Result<(), LayoutError> {
         let File { path, name, bytes } = file;
         let parsed = name::parse(&name, self.layout).ok_or_else(|| misfit(&path, self.layout))?;
         let (text, bytes_hash) = text(&path, &bytes)?;
@@ -94,12 +114,31 @@ impl Builder {
             return self.add_sections(&path, version, description, text, &bytes_hash);
         }
         let script = Script { path, text: text.to_owned(), first_line: 1, bytes_hash };
-        let annotations = annotations(&script.path, &script.text, 1, self.layout)?;
+        let mut annotations = annotations(&script.path, &script.text, 1, self.layout)?;
+        if let Some(conf) = conf
+            && conf::runs_without_transaction(conf, &mut self.notes)?
+        {
+            annotations.run_without_transaction();
+        }
         match parsed {
             Name::Up(version, description) => self.add_up(version, Up { description, script, annotations }),
             Name::Down(version, _) => self.add_down(version, script, annotations),
             Name::Repeatable(description) => {
-                self.repeatables.push(Repeatable { description, script, annotations });
+                self.repeatables.push(Repeatable { description, script, annotations, after: None });
+                Ok(())
+            }
+            Name::Callback(Event::Elsewhere, _) => {
+                self.notes.push(format!("{} is not run: no event here calls it", quoted(&script.path)));
+                Ok(())
+            }
+            Name::Callback(Event::Within, _) => Err(LayoutError::new(
+                &script.path,
+                "this callback of Flyway is not run",
+                "only afterMigrate and afterMigrateApplied are: make it a migration or a repeatable file, or move it to \
+                 another folder",
+            )),
+            Name::Callback(event, description) => {
+                self.callbacks.push((event, Repeatable { description, script, annotations, after: None }));
                 Ok(())
             }
         }
@@ -189,7 +228,8 @@ impl Builder {
         }
     }
 
-    fn finish(mut self, notes: Vec<String>) -> Result<Folder, LayoutError> {
+    fn finish(mut self, mut notes: Vec<String>) -> Result<Folder, LayoutError> {
+        notes.append(&mut self.notes);
         let mut migrations = Vec::with_capacity(self.ups.len());
         for (version, Up { description, script: up, annotations }) in self.ups {
             let (down, down_annotations) = self.downs.remove(&version).unzip();
@@ -203,12 +243,23 @@ impl Builder {
                 down_annotations: down_annotations.unwrap_or_default(),
             });
         }
+        if matches!(self.layout, Layout::Sqlx | Layout::GolangMigrate) {
+            // Both tools pass over it, and nothing that should be applied is lost.
+            notes.extend(self.downs.iter().map(|(version, (script, _))| {
+                format!("{} takes back version {version}, which nothing applies", quoted(&script.path))
+            }));
+            self.downs.clear();
+        }
         if let Some((version, (script, _))) = self.downs.into_iter().next() {
             let hint = match self.layout {
                 Layout::Flyway => {
                     "write the V file with the same version; if U files are refinery's, set `layout = \"refinery\"`"
                 }
                 Layout::Diesel => "write the up.sql beside it",
+                Layout::Pgfleet => {
+                    "write the up file with the same version; a folder of sqlx or golang-migrate may do without when \
+                     `layout` names it"
+                }
                 _ => "write the up file with the same version",
             };
             return Err(LayoutError::new(
@@ -223,8 +274,39 @@ impl Builder {
             let message = format!("has the description of {}", quoted(&a.script.path));
             return Err(LayoutError::new(&b.script.path, message, "rename one of the files").with_other(&a.script.path));
         }
+        self.repeatables.extend(after(self.callbacks, &migrations, &self.repeatables));
         Ok(Folder { layout: self.layout, migrations, repeatables: self.repeatables, notes })
     }
+}
+
+/// Makes callbacks that run after everything else, and again whenever there was something else to run.
+///
+/// Flyway calls them after a run that applied something, which is one that had other migrations or other repeatables to
+/// apply than the one before. So a hash of these is part of what a callback is compared by.
+fn after(
+    mut callbacks: Vec<(Event, Repeatable)>,
+    migrations: &[MigrationFile],
+    repeatables: &[Repeatable],
+) -> Vec<Repeatable> {
+    let mut all = String::new();
+    for migration in migrations {
+        all.push_str(migration.version.as_str());
+        all.push('\n');
+    }
+    for repeatable in repeatables {
+        all.push_str(&repeatable.description);
+        all.push('\n');
+        all.push_str(&repeatable.checksum());
+        all.push('\n');
+    }
+    let all = checksum::raw_hash(all.as_bytes());
+    callbacks.sort_by(|(a, one), (b, other)| (a, &one.description).cmp(&(b, &other.description)));
+    let callbacks = callbacks.into_iter().map(|(_, mut callback)| {
+        callback.script.bytes_hash = checksum::raw_hash(format!("{} {all}", callback.script.bytes_hash).as_bytes());
+        callback.after = Some(all.clone());
+        callback
+    });
+    callbacks.collect()
 }
 
 /// Reads a file as UTF-8, without a byte order mark, and hashes its bytes.

@@ -109,13 +109,58 @@ fn flyway_versions_have_dots_and_undo_files() {
         ("V1.9__nine_lives.sql", ""),
         ("U1.9__nine_lives.sql", "select 2"),
         ("R__views.sql", ""),
-        ("V1.9__nine_lives.sql.conf", "executeInTransaction=false"),
+        ("V1.9__nine_lives.sql.conf", "# why\r\nexecuteInTransaction = False\nencoding=utf-8\nshouldExecute=a==b\n"),
+        ("U1.9__nine_lives.sql.conf", ""),
     ]);
     assert_eq!(folder.layout, Layout::Flyway);
     assert_eq!(labels(&folder), ["1.9_nine_lives", "1.10_ten"]);
     assert_eq!(folder.migrations[0].description, "nine lives");
     assert!(folder.migrations[0].down.is_some());
+    assert!(folder.migrations[0].annotations.no_transaction && !folder.migrations[1].annotations.no_transaction);
+    assert!(!folder.migrations[0].down_annotations.no_transaction);
     assert_eq!(folder.notes.len(), 1);
+    assert!(folder.notes[0].contains("`shouldExecute`"));
+    let error = fails(&[("V1__a.sql", ""), ("V1__a.sql.conf", "x=y\nexecuteInTransaction=no")]);
+    assert_eq!((file_name(error.path()), error.place().unwrap().line), ("V1__a.sql.conf".into(), 2));
+    let folder = read(&[("1_a.sql", ""), ("1_a.sql.conf", "executeInTransaction=false")]);
+    assert!(folder.notes[0].contains("annotations") && !folder.migrations[0].annotations.no_transaction);
+}
+
+#[test]
+fn callbacks_of_flyway_run_again_when_anything_else_does() {
+    let files = [
+        ("V1__a.sql", "select 1"),
+        ("R__z.sql", "select 2"),
+        ("afterMigrate.sql", "select 5"),
+        ("afterMigrateApplied__b.sql", "select 4"),
+        ("afterMigrateApplied__a.sql", "select 3"),
+        ("beforeClean.sql", "select 6"),
+    ];
+    let described = |folder: &Folder| folder.repeatables.iter().map(|r| r.description.clone()).collect::<Vec<_>>();
+    let sums = |folder: &Folder| -> Vec<_> {
+        folder.repeatables.iter().map(|r| (r.checksum(), r.script.bytes_hash.clone())).collect()
+    };
+    let folder = read(&files);
+    assert_eq!(described(&folder), ["z", "afterMigrateApplied__a", "afterMigrateApplied__b", "afterMigrate"]);
+    assert_eq!(folder.notes.len(), 1);
+    assert_eq!(sums(&folder), sums(&read(&files)));
+    for change in [("V2__b.sql", ""), ("R__z.sql", "select 3"), ("R__y.sql", "")] {
+        let mut files = files.to_vec();
+        files.retain(|(name, _)| *name != change.0);
+        files.push(change);
+        let changed = read(&files);
+        for callback in &folder.repeatables[1..] {
+            let other = changed.repeatables.iter().find(|r| r.description == callback.description).unwrap();
+            assert_ne!(callback.checksum(), other.checksum(), "{change:?}");
+            assert_ne!(callback.script.bytes_hash, other.script.bytes_hash, "{change:?}");
+        }
+    }
+    let mut commented = files;
+    commented[0].1 = "-- one\nselect 1";
+    assert_eq!(sums(&folder), sums(&read(&commented)));
+    let error = fails(&[("V1__a.sql", ""), ("beforeEachMigrate__x.sql", "")]);
+    assert!(error.hint().contains("afterMigrateApplied"));
+    fails(&[("1_a.sql", ""), ("afterMigrate.sql", "")]);
 }
 
 #[test]
@@ -169,6 +214,8 @@ fn folders_of_diesel_hold_a_migration_each() {
     assert_eq!(users.description, "create users");
     assert!(users.annotations.no_transaction && users.down_annotations.no_transaction);
     assert_eq!(folder.notes.len(), 1);
+    let folder = read(&[("1_a/up.sql", ""), ("dump.sql", "")]);
+    assert_eq!((labels(&folder), folder.notes.len()), (vec!["1_a".to_owned()], 1));
     let error = fails(&[("1_a/down.sql", "")]);
     assert_eq!(error.hint(), "write the up.sql beside it");
     assert!(fails(&[("a/up.sql", "")]).message().contains("diesel"));
@@ -230,6 +277,11 @@ fn one_version_is_one_file() {
 fn a_way_back_needs_a_way_forward() {
     let error = fails(&[("1_a.up.sql", ""), ("2_b.down.sql", "")]);
     assert_eq!(file_name(error.path()), "2_b.down.sql");
+    for layout in [Layout::Sqlx, Layout::GolangMigrate] {
+        let folder = read_as(&[("1_a.up.sql", ""), ("2_b.down.sql", "")], Some(layout));
+        assert_eq!((labels(&folder), folder.notes.len()), (vec!["1_a".to_owned()], 1));
+        assert!(folder.notes[0].contains("2_b.down.sql"));
+    }
 }
 
 #[test]

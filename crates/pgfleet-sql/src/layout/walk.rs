@@ -31,7 +31,7 @@ pub(super) fn files(dir: &Path, layout: Option<Layout>) -> Result<Vec<(PathBuf, 
         }
         if path.is_dir() {
             add_folder(&path, &relative, layout, &mut files)?;
-        } else if name::is_sql(&shown) {
+        } else if name::is_sql(&shown) || name::is_conf(&shown) {
             files.push((relative, read(&path)?));
         } else {
             files.push((relative, Vec::new()));
