@@ -5,6 +5,7 @@
 //! misspelt or stands too late would be a comment that does nothing, so both are errors.
 
 use crate::check;
+use crate::layout::Layout;
 use crate::lexer::{self, Token, TokenKind};
 use std::time::Duration;
 use thiserror::Error;
@@ -91,11 +92,13 @@ const KNOWN: [&str; 3] = ["no-transaction", "lock_timeout", "requires"];
 const FORMS: &str = "known are `no-transaction`, `lock_timeout=10s` and `requires set@version`";
 
 /// The words of which one is in every file that runs outside of a transaction without saying so.
-const TELLTALE: [&str; 10] = [
+const TELLTALE: [&str; 12] = [
+    "call",
     "cluster",
     "commit",
     "concurrently",
     "database",
+    "do",
     "end",
     "reindex",
     "subscription",
@@ -106,18 +109,18 @@ const TELLTALE: [&str; 10] = [
 
 /// Reads the annotations of a text.
 ///
-/// A text whose statements leave no other choice runs outside of a transaction without an annotation: the server takes
-/// all of them only there, or they commit before the end.
+/// A text whose statements leave no other choice runs outside of a transaction without an annotation: all of them work
+/// only there, or they commit before the end.
 ///
 /// # Errors
 ///
 /// If an annotation is unknown, malformed, given twice, or stands behind the first statement.
 pub fn parse(text: &str) -> Result<Annotations, AnnotationError> {
-    parse_of(text, false)
+    parse_of(text, Layout::Pgfleet)
 }
 
-/// Reads the annotations of a text that was perhaps written for another tool (`foreign`).
-pub(crate) fn parse_of(text: &str, foreign: bool) -> Result<Annotations, AnnotationError> {
+/// Reads the annotations of a text in a layout.
+pub(crate) fn parse_of(text: &str, layout: Layout) -> Result<Annotations, AnnotationError> {
     let mut annotations =
         Annotations { no_transaction: text.starts_with("-- no-transaction"), ..Annotations::default() };
     let mut at_top = true;
@@ -172,7 +175,7 @@ pub(crate) fn parse_of(text: &str, foreign: bool) -> Result<Annotations, Annotat
             }
         }
     }
-    if telltale && !annotations.no_transaction && check::implies_no_transaction(text, foreign) {
+    if telltale && !annotations.no_transaction && check::implies_no_transaction(text, layout) {
         (annotations.no_transaction, annotations.implied) = (true, true);
     }
     Ok(annotations)
@@ -305,7 +308,7 @@ mod tests {
         assert!(implied.normalised().is_empty());
         assert!(parse("begin; select 1; commit; select 2").unwrap().implied);
         let commit = "select 1; commit; select 2";
-        assert!(!parse(commit).unwrap().no_transaction && parse_of(commit, true).unwrap().implied);
+        assert!(!parse(commit).unwrap().no_transaction && parse_of(commit, Layout::Dbmate).unwrap().implied);
         assert_eq!(parse("select 1; -- commit\nselect 2").unwrap(), Annotations::default());
         let written = parse(&format!("-- pgfleet: no-transaction\n{text}")).unwrap();
         assert!(written.no_transaction && !written.implied);

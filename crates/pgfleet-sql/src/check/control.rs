@@ -2,6 +2,8 @@
 
 use super::alone::needs_no_transaction;
 use super::finding::Words;
+use crate::layout::Layout;
+use crate::lexer::{self, TokenKind};
 use crate::statement::{self, Statement};
 
 /// The transaction control of a file, by the indexes of its statements.
@@ -64,27 +66,47 @@ impl Control {
 
 /// Whether a file cannot run in one transaction by what it says itself.
 ///
-/// That is so when a `BEGIN … COMMIT` comes before its last statement, and when the server takes its statements only
-/// outside of a transaction. A file that mixes these with others outside of a `BEGIN … COMMIT` does not say what it
-/// wants.
+/// That is so when a `BEGIN … COMMIT` comes before its last statement, and when its statements work only outside of a
+/// transaction. A file that mixes these with others outside of a `BEGIN … COMMIT` does not say what it wants.
 ///
-/// A `COMMIT` alone in the middle counts in a file of another tool (`foreign`), which has run like that. In one written
-/// for us it is more likely a mistake.
-pub(crate) fn implies_no_transaction(text: &str, foreign: bool) -> bool {
+/// A `COMMIT` alone in the middle counts in a file of another tool, which has run like that. In one written for us it is
+/// more likely a mistake. A lone `CALL` counts where the tool begins no transaction: the procedure may commit.
+pub(crate) fn implies_no_transaction(text: &str, layout: Layout) -> bool {
     let Ok(statements) = statement::split(text) else {
         return false;
     };
     let control = Control::of(text, &statements);
     if let Some(commit) = control.commit_before_more(&statements) {
-        return foreign || control.loose.iter().all(|&index| control.encloses(index) || index > commit);
+        return layout != Layout::Pgfleet
+            || control.loose.iter().all(|&index| control.encloses(index) || index > commit);
     }
-    let mut alone = statements
+    let alone = |statement: &Statement| {
+        let text = statement.text(text);
+        needs_no_transaction(text).is_some()
+            || commits_inside(statement, text)
+            || (layout == Layout::GolangMigrate && statement.keyword() == "CALL")
+    };
+    let mut outside = statements
         .iter()
         .enumerate()
         .filter(|&(index, _)| !control.holds(index) && !control.encloses(index))
-        .map(|(_, statement)| needs_no_transaction(statement.text(text)).is_some())
+        .map(|(_, statement)| alone(statement))
         .peekable();
-    alone.peek().is_some() && alone.all(|alone| alone)
+    outside.peek().is_some() && outside.all(|alone| alone)
+}
+
+/// Whether a `DO` holds a `COMMIT` or `ROLLBACK`, which the server refuses inside of a transaction.
+fn commits_inside(statement: &Statement, text: &str) -> bool {
+    statement.keyword() == "DO"
+        && super::finding::codes(text).any(|code| {
+            let mut begins = true;
+            lexer::significant(code).any(|token| {
+                let is = |word| token.is_word(code, word);
+                let commits = begins && (is("commit") || is("rollback"));
+                begins = token.kind == TokenKind::Semicolon || ["begin", "then", "else", "loop"].into_iter().any(is);
+                commits
+            })
+        })
 }
 
 #[cfg(test)]
@@ -115,10 +137,12 @@ mod tests {
             "begin; select 1; commit; select 2",
             "begin; begin; select 1; commit; select 2; commit",
         ] {
-            assert!(implies_no_transaction(text, false) && implies_no_transaction(text, true), "{text}");
+            assert!(Layout::ALL.into_iter().all(|layout| implies_no_transaction(text, layout)), "{text}");
         }
         for text in ["alter type t add value 'a'; commit; select 'a'::t", "select 1; end; select 2; commit"] {
-            assert!(!implies_no_transaction(text, false) && implies_no_transaction(text, true), "{text}");
+            for layout in Layout::ALL {
+                assert_eq!(implies_no_transaction(text, layout), layout != Layout::Pgfleet, "{text}");
+            }
         }
         for text in [
             "",
@@ -132,7 +156,7 @@ mod tests {
             "select case when a then b end; select 1",
             "select 'commit; select 1",
         ] {
-            assert!(!implies_no_transaction(text, true), "{text}");
+            assert!(!implies_no_transaction(text, Layout::Goose), "{text}");
         }
     }
 
@@ -142,23 +166,37 @@ mod tests {
             "create index concurrently i on t (a)",
             "drop index concurrently if exists a;\ncreate unique index concurrently a on t (b); vacuum t",
             "create index concurrently i on t (a); begin; select 1; commit",
+            "do $$ begin update t set a = 1; commit; end $$;",
+            "do language plpgsql 'begin loop rollback and chain; end loop; end'",
         ] {
-            assert!(implies_no_transaction(text, true), "{text}");
+            assert!(implies_no_transaction(text, Layout::Goose), "{text}");
         }
         for text in [
             "create table t (a int); create index concurrently i on t (a)",
             "begin; create index concurrently i on t (a); commit",
             "create index i on t (a)",
+            "do $$ begin raise notice 'commit'; -- commit\n update t set commit = 1; end $$",
+            "create procedure p() language plpgsql as $$ begin commit; end $$",
+            "do $$ begin commit; end $$; select 1",
+            "call p()",
         ] {
-            assert!(!implies_no_transaction(text, true), "{text}");
+            assert!(!implies_no_transaction(text, Layout::Goose), "{text}");
         }
+    }
+
+    #[test]
+    fn a_lone_call_may_commit_where_the_tool_begins_no_transaction() {
+        for layout in Layout::ALL {
+            assert_eq!(implies_no_transaction("call p(1);", layout), layout == Layout::GolangMigrate);
+        }
+        assert!(!implies_no_transaction("call p(); select 1", Layout::GolangMigrate));
     }
 
     proptest! {
         #[test]
         fn any_text_can_be_asked_about(text in tricky_text()) {
-            let _ = implies_no_transaction(&text, false);
-            let _ = implies_no_transaction(&format!("begin;{text};commit;{text}"), true);
+            let _ = implies_no_transaction(&text, Layout::Pgfleet);
+            let _ = implies_no_transaction(&format!("begin;{text};commit;{text}"), Layout::GolangMigrate);
         }
     }
 }

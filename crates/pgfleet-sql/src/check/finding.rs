@@ -191,6 +191,13 @@ fn is_unlock(name: &str) -> bool {
         .any(|known| name.eq_ignore_ascii_case(known))
 }
 
+/// The texts in a statement's strings, which in a `DO` are code.
+pub(super) fn codes(statement: &str) -> impl Iterator<Item = &str> {
+    tokens(statement)
+        .filter(|token| matches!(token.kind, TokenKind::DollarString | TokenKind::String | TokenKind::EscapeString))
+        .filter_map(|token| Some(code(token.text(statement))?.1))
+}
+
 /// What is between the quotes of a string, and where that begins.
 fn code(string: &str) -> Option<(usize, &str)> {
     let quote = string.find(['\'', '$'])?;

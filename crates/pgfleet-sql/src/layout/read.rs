@@ -333,7 +333,7 @@ pub(super) fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, LayoutEr
 }
 
 fn annotations(path: &Path, text: &str, first_line: u32, layout: Layout) -> Result<Annotations, LayoutError> {
-    annotation::parse_of(text, layout != Layout::Pgfleet).map_err(|error| {
+    annotation::parse_of(text, layout).map_err(|error| {
         let place = position::line_column(text, error.offset);
         LayoutError::new(path, &error.message, error.hint())
             .at(LineColumn { line: place.line + first_line - 1, ..place })
