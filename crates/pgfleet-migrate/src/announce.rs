@@ -83,12 +83,13 @@ fn unannounced(path: &SetPath, rows: &[Vec<Row>]) -> BTreeMap<String, Vec<Applie
             by_run.entry(&row.run).or_default().push(row);
         }
         for (run, mut applied) in by_run {
-            applied.sort_by_key(|row| (row.parsed().is_none(), row.parsed(), row.version.clone()));
+            applied.sort_by_key(|row| (row.parsed(set.layout).is_none(), row.parsed(set.layout), row.version.clone()));
             // A run's id grows with time: what an older run applied was there before.
             let older = rows.iter().filter(|row| row.run.as_str() < run);
-            let from = older.filter_map(|row| Some((row.parsed()?, &row.version))).max().map(|(_, v)| v.clone());
-            let newest = applied.iter().filter_map(|row| Some((row.parsed()?, &row.version))).max();
-            let before: Option<Version> = from.as_ref().and_then(|from| from.parse().ok());
+            let from =
+                older.filter_map(|row| Some((row.parsed(set.layout)?, &row.version))).max().map(|(_, v)| v.clone());
+            let newest = applied.iter().filter_map(|row| Some((row.parsed(set.layout)?, &row.version))).max();
+            let before: Option<Version> = from.as_ref().and_then(|from| set.layout.version(from).ok());
             let to = match newest {
                 Some((version, text)) if before.is_none_or(|before| before < version) => Some(text.clone()),
                 _ => from.clone(),

@@ -163,7 +163,7 @@ impl SetPath {
 
     fn is_met(&self, wanted: &Requirement, steps: &[Vec<Step>], next: &[usize], applied: &[Vec<Version>]) -> Met {
         let Some(set) = self.sets.iter().position(|set| set.name == wanted.set) else { return Met::NoSet };
-        let Ok(version) = wanted.version.parse::<Version>() else { return Met::NoVersion };
+        let Ok(version) = self.sets[set].layout.version(&wanted.version) else { return Met::NoVersion };
         if applied[set].contains(&version) {
             return Met::Yes;
         }
@@ -248,6 +248,10 @@ impl SetPath {
     }
 }
 
+fn versions(set: &Set, rows: &[Row]) -> Vec<Version> {
+    rows.iter().filter_map(|row| row.parsed(set.layout)).collect()
+}
+
 /// Whether a requirement is fulfilled.
 #[derive(PartialEq, Eq)]
 enum Met {
@@ -295,8 +299,7 @@ impl PathPlan {
     /// database never fails by it.
     pub(crate) fn put_in_order(&mut self, path: &SetPath, rows: &[Vec<Row>], target: &str) -> Result<(), Error> {
         let steps: Vec<Vec<Step>> = self.plans.iter().map(|plan| plan.steps.clone()).collect();
-        let applied: Vec<Vec<Version>> =
-            rows.iter().map(|rows| rows.iter().filter_map(Row::parsed).collect()).collect();
+        let applied: Vec<Vec<Version>> = path.sets.iter().zip(rows).map(|(set, rows)| versions(set, rows)).collect();
         self.order = path.ordered(&steps, &applied, Some(target))?;
         Ok(())
     }

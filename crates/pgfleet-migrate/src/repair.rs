@@ -259,7 +259,9 @@ impl Mending<'_> {
             return Ok(None);
         }
         let standing = store::standing(self.connection, &self.set.history).await.map_err(|error| self.failed(error))?;
-        Ok(standing.into_iter().find(|standing| standing.version.parse().ok().as_ref() == Some(self.version)))
+        Ok(standing
+            .into_iter()
+            .find(|standing| self.set.layout.version(&standing.version).ok().as_ref() == Some(self.version)))
     }
 
     async fn reset_backfill(&self, standing: Standing) -> Result<Repaired, Error> {
@@ -343,7 +345,7 @@ impl Mending<'_> {
         };
         stopped
             .into_iter()
-            .find(|stopped| stopped.version.parse().ok().as_ref() == Some(self.version))
+            .find(|stopped| self.set.layout.version(&stopped.version).ok().as_ref() == Some(self.version))
             .ok_or_else(|| self.refused("it did not stop in the middle").hinted(self.status_hint()))
     }
 

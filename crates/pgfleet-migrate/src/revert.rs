@@ -165,7 +165,7 @@ async fn refuse_required(
             .iter()
             .filter_map(|migration| {
                 let required = migration.annotations.requires.iter().filter(|required| required.set == set.name);
-                let mut versions = required.filter_map(|required| required.version.parse::<Version>().ok());
+                let mut versions = required.filter_map(|required| set.layout.version(&required.version).ok());
                 let (_, row) = versions.find_map(|version| chosen.iter().find(|(gone, _)| *gone == version))?;
                 Some((migration, *row))
             })
@@ -175,7 +175,7 @@ async fn refuse_required(
         }
         let rows = store::look(connection, &other.history, false).await.map_err(failed)?.rows.unwrap_or_default();
         for (migration, row) in requiring {
-            if rows.iter().any(|applied| applied.parsed().as_ref() == Some(&migration.version)) {
+            if rows.iter().any(|applied| applied.parsed(other.layout).as_ref() == Some(&migration.version)) {
                 return Err(Error::new(ErrorKind::Findings, Action::Revert.sentence(&label(row), &target.name))
                     .cause(format!(
                         "{}/{} is applied and requires it; nothing was reverted",
@@ -227,7 +227,7 @@ pub(crate) fn down_unit<'a>(
     // A recorded text has only what stands in it.
     let annotations =
         annotations.cloned().unwrap_or_else(|| pgfleet_sql::annotation::parse(&script.text).unwrap_or_default());
-    let code = row.parsed().as_ref().and_then(|version| set.code.get(version));
+    let code = row.parsed(set.layout).as_ref().and_then(|version| set.code.get(version));
     if code.is_none() && script.text.starts_with("rust migration ") {
         return Err(Error::new(ErrorKind::Program, Action::Revert.sentence(&label(row), &target.name))
             .cause("it was written in Rust, and its code is not in this program")

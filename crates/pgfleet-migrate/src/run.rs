@@ -316,7 +316,7 @@ impl Run<'_> {
         let Err(mut error) = self.check_plans(looked) else { return Ok(()) };
         for (at, set) in self.path.sets().iter().enumerate() {
             for entry in looked.plan.plans[at].entries.iter().filter(|entry| entry.state == State::Edited) {
-                let Ok(version) = entry.version.parse() else { continue };
+                let Ok(version) = set.layout.version(&entry.version) else { continue };
                 let Some(migration) = set.find(&version) else { continue };
                 // The difference is a help; without it the error stands as it is.
                 let recorded = entry.recorded.as_deref().unwrap_or(&entry.version);
@@ -458,7 +458,9 @@ impl Run<'_> {
             let unsettled =
                 entries().any(|entry| matches!(entry.state, State::Edited | State::OutOfOrder | State::Missing));
             let enough = self.options.enough.as_ref().is_some_and(|enough| {
-                looked.rows.last().is_some_and(|rows| rows.iter().any(|row| row.parsed().as_ref() == Some(enough)))
+                looked.rows.last().is_some_and(|rows| {
+                    rows.iter().any(|row| row.parsed(self.path.own().layout).as_ref() == Some(enough))
+                })
             });
             let done = enough || (looked.is_empty() && !unsettled);
             Ok(done.then_some(looked))
@@ -539,8 +541,8 @@ fn newest_after(set: &Set, looked: &Looked, at: usize) -> Option<String> {
         Step::Repeatable(_) => None,
     });
     // An out-of-order migration does not lower the version.
-    let before = plan.current.as_ref().and_then(|current| current.parse().ok());
-    newest.max(before).map(|version: pgfleet_sql::version::Version| version.to_string())
+    let before = plan.current.as_ref().and_then(|current| set.layout.version(current).ok());
+    newest.max(before).map(|version| version.to_string())
 }
 
 /// Whether a step has no transaction, and so needs a journal.

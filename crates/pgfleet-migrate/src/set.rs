@@ -136,7 +136,11 @@ impl Set {
     ///
     /// A version that is there already.
     pub fn insert(&mut self, step: Step) -> Result<(), Error> {
-        let Step { file, code } = step;
+        let Step { mut file, code } = step;
+        // Compared as the files beside it are.
+        if let Ok(version) = self.layout.version(file.version.as_str()) {
+            file.version = version;
+        }
         match self.migrations.binary_search_by(|other| other.version.cmp(&file.version)) {
             Ok(at) => Err(Error::new(ErrorKind::Files, format!("cannot use the migrations of {}", self.name))
                 .cause(format!(
