@@ -385,8 +385,14 @@ mod tests {
 
     fn annotations() -> impl Strategy<Value = Annotations> {
         let lock_timeout = prop::option::of((0..=i32::MAX as u64).prop_map(Duration::from_millis));
-        (any::<bool>(), lock_timeout, prop::collection::vec(requirement(), 0..4))
-            .prop_map(|(no_transaction, lock_timeout, requires)| Annotations { no_transaction, lock_timeout, requires })
+        (any::<bool>(), lock_timeout, prop::collection::vec(requirement(), 0..4)).prop_map(
+            |(no_transaction, lock_timeout, requires)| Annotations {
+                no_transaction,
+                lock_timeout,
+                requires,
+                implied: false,
+            },
+        )
     }
 
     /// The longest unit that says the duration exactly, or a shorter one.

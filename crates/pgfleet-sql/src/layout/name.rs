@@ -332,7 +332,7 @@ mod tests {
             description in description(),
         ) {
             let name = format!("{version}_{description}");
-            prop_assert_eq!(parse(&name, Layout::Diesel), Some(Name::Up(version.parse().unwrap(), description)));
+            prop_assert_eq!(parse(&name, Layout::Diesel), Some(Name::Up(Layout::Diesel.version(&version).unwrap(), description)));
         }
 
         #[test]
@@ -344,8 +344,10 @@ mod tests {
                 let Some(parsed) = parse(&name, layout) else { continue };
                 known |= layout != Layout::Diesel;
                 prop_assert!(layout == Layout::Diesel || is_sql(&name), "{} in {}", name, layout);
-                let (Name::Up(_, description) | Name::Down(_, description) | Name::Repeatable(description)) = parsed;
-                prop_assert!(!description.is_empty());
+                // The name of a callback can stop at its event.
+                if let Name::Up(_, description) | Name::Down(_, description) | Name::Repeatable(description) = parsed {
+                    prop_assert!(layout == Layout::Diesel || !description.is_empty());
+                }
             }
             // A folder is recognised by the shapes of its names, so no layout may know a name without one.
             prop_assert_eq!(shape(&name).is_some(), known, "{}", name);
