@@ -15,7 +15,7 @@ use crate::support::{Bench, START_OVER, shown, until};
 const COUNT: u32 = 30;
 
 /// `PGFLEET_SOAK_ROUNDS` raises the number of rounds.
-fn rounds(usual: u64) -> u64 {
+pub(crate) fn rounds(usual: u64) -> u64 {
     std::env::var("PGFLEET_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 

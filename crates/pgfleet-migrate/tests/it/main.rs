@@ -5,6 +5,7 @@ mod apply;
 mod code;
 mod concurrency;
 mod crash;
+mod crash_whole;
 mod files;
 mod history;
 mod layouts;
