@@ -166,7 +166,11 @@ impl Crashing {
                 assert!(text.contains("already exists"), "seed {seed}: {text}");
                 // The statement was done when its journal was not: what it made goes away by hand.
                 self.connect().await.execute_all("drop table marks").await.unwrap();
-                repair(&self.target, self.path.own(), Repair::Reset, &version, &self.options, &Silent).await.unwrap();
+                let reset =
+                    repair(&self.target, self.path.own(), Repair::Reset, &version, &self.options, &Silent).await;
+                // Where it was the first statement, its failing again ended the journal.
+                let no_journal = |error: &Error| shown(error).contains("did not stop in the middle");
+                assert!(reset.as_ref().err().is_none_or(no_journal), "seed {seed}: {reset:?}");
             }
         }
         panic!("seed {seed}: it does not come to an end");
