@@ -22,6 +22,11 @@
 //! Every program built with it answers `<program> pgfleet worker`, through which the command line
 //! runs what is Rust in other databases: see [`Builder::start`].
 
+/// What the guides show is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/src/guides/service.md")]
+struct Guide;
+
 mod builder;
 pub mod embed;
 mod environment;

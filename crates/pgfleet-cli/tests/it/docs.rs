@@ -281,6 +281,11 @@ fn the_guides_about_migrations_run_as_written() {
     session.page("docs/src/guides/ci.md");
 }
 
+#[test]
+fn the_guide_about_modules_runs_as_written() {
+    Session::new(None).page("docs/src/guides/modules.md");
+}
+
 #[tokio::test]
 async fn the_guides_for_an_existing_server_run_as_written() {
     let server = OwnServer::start(|_| {}).await.unwrap();
