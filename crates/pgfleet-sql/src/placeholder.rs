@@ -83,7 +83,10 @@ struct Placeholder<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    Literal,
+    Literal {
+        /// Whether the server would take the value for the next part of a string before it in which a backslash counts.
+        goes_on: bool,
+    },
     Identifier,
     Raw,
 }
@@ -117,7 +120,11 @@ pub fn render<'a>(
         rendered.push_str(&text[done..start]);
         let rendered_start = rendered.len();
         match form {
-            Form::Literal => quote(&mut rendered, &value, '\''),
+            Form::Literal { goes_on } => {
+                // A block comment is what keeps the server from taking two strings for one.
+                rendered.push_str(if goes_on { "/**/" } else { "" });
+                quote(&mut rendered, &value, '\'');
+            }
             Form::Identifier => quote(&mut rendered, &value, '"'),
             Form::Raw => rendered.push_str(&value),
         }
@@ -150,9 +157,15 @@ fn find(text: &str, style: Style) -> Vec<Placeholder<'_>> {
 fn find_psql(text: &str) -> Vec<Placeholder<'_>> {
     let mut found = Vec::new();
     let mut colon = None;
+    // The string before, if nothing is between but white space: whether it is plain in all of its parts. `E'a'`, a line
+    // end and `'b'` are one escape string, and a value in place of `'b'` could get out of it by a backslash.
+    let mut string = None;
+    let mut string_before_colon = None;
     for token in lexer::tokens(text) {
         let form = match token.kind {
-            TokenKind::String if text[token.start..].starts_with('\'') => Some(Form::Literal),
+            TokenKind::String if text[token.start..].starts_with('\'') => {
+                Some(Form::Literal { goes_on: string_before_colon == Some(false) })
+            }
             TokenKind::QuotedIdentifier if text[token.start..].starts_with('"') => Some(Form::Identifier),
             _ => None,
         };
@@ -162,6 +175,13 @@ fn find_psql(text: &str) -> Vec<Placeholder<'_>> {
                 found.push(Placeholder { name, start, end: token.end, form });
             }
         }
+        string_before_colon = string;
+        string = match token.kind {
+            TokenKind::Whitespace | TokenKind::LineComment => string,
+            TokenKind::String => Some(string.unwrap_or(true) && text[token.start..].starts_with('\'')),
+            TokenKind::EscapeString => Some(false),
+            _ => None,
+        };
         // The lexer takes `::` and `:=` as one, so a lone colon is one that psql looks at.
         colon = (token.kind == TokenKind::Punctuation && token.text(text) == ":").then_some(token.start);
     }
@@ -198,11 +218,21 @@ fn is_flyway_name(name: &str) -> bool {
 /// Writes a value in quotes. Doubling the quote is enough with `standard_conforming_strings`, which the runner sets; this
 /// crate does not use the connection's own quoting, because it knows no connection.
 fn quote(rendered: &mut String, value: &str, quote: char) {
+    separate(rendered);
     rendered.push(quote);
     for character in value.chars() {
         rendered.extend(std::iter::repeat_n(character, 1 + usize::from(character == quote)));
     }
     rendered.push(quote);
+}
+
+/// Puts a space where what is written next would become part of the token before: `e:'name'` is no escape string, and
+/// two strings in a row are not one with a quote in it.
+fn separate(rendered: &mut String) {
+    let joins = |byte: &u8| lexer::is_identifier_part(*byte) || matches!(byte, b'\'' | b'"' | b'&');
+    if rendered.as_bytes().last().is_some_and(joins) {
+        rendered.push(' ');
+    }
 }
 
 #[cfg(test)]
@@ -264,6 +294,34 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_a_token_of_its_own() {
+        assert_eq!(
+            psql("select date:'ä', e:'name', u&:'name', 1:'ä'"),
+            "select date 'umlaut', e 'O''Neil\\', u& 'O''Neil\\', 1 'umlaut'"
+        );
+        assert_eq!(psql("'a':'ä':'ä' :\"table\":\"ä\""), "'a' 'umlaut' 'umlaut' \"a\"\"b\" \"umlaut\"");
+        assert_eq!(psql("(:'ä'),:'ä'::text-:'ä'"), "('umlaut'),'umlaut'::text-'umlaut'");
+    }
+
+    #[test]
+    fn no_value_goes_on_from_a_string_in_which_a_backslash_counts() {
+        let value = |_: &str| Some("\\'; drop table t; --".to_owned());
+        for before in ["E'a'\n", "e'a'\n'b' -- c\n\t", "U&'a'\n", "u&'a'\n'b'\r\n"] {
+            let text = format!("select {before}:'x'; select 2");
+            let rendered = render(&text, Style::Psql, &value).unwrap();
+            assert_eq!(rendered.text, format!("select {before}/**/'\\''; drop table t; --'; select 2"));
+            assert_eq!(crate::statement::split(&rendered.text).unwrap().len(), 2, "{text}");
+            assert_eq!(rendered.source_offset(rendered.text.find("select 2").unwrap()), text.find("select 2").unwrap());
+        }
+        // One plain string after another is one string, as in psql.
+        assert_eq!(
+            psql("select 'a'\n:'name'\n:'ä', E'b' || :'ä'"),
+            "select 'a'\n'O''Neil\\'\n'umlaut', E'b' || 'umlaut'"
+        );
+        assert_eq!(psql("E'a'\n:'ä'\n:'ä'"), "E'a'\n/**/'umlaut'\n'umlaut'");
+    }
+
+    #[test]
     fn flyway_replaces_anywhere_and_as_is() {
         assert_eq!(
             flyway("-- ${table}\nselect '${name}', $$${ä}$$, ${flyway:user}"),
@@ -308,6 +366,15 @@ mod tests {
         assert_eq!(rendered.source_offset(rendered.text.len()), text.len());
     }
 
+    /// Placeholders beside everything that could run into them.
+    fn text_with_placeholders() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            ":'x'", ":'x'", ":\"x\"", "'a'", "E'a'", "e'\\''", "U&'a'", "\"a\"", "U&\"a\"", "b'1'", "$$a$$", "$a", "a",
+            "e", "u&", "1", "\n", "\n", " ", "-- c\n", "/* c */", ":", "::", ",", "'", "\\", "-",
+        ]);
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
     proptest! {
         #[test]
         fn what_is_not_a_placeholder_maps_back_to_itself(
@@ -329,6 +396,34 @@ mod tests {
                 target += match *placeholder { ":'name'" => "'O''Neil\\'".len(), ":'empty'" => 2, _ => "\"a\"\"b\"".len() };
             }
             prop_assert_eq!(target, rendered.text.len());
+        }
+
+        #[test]
+        fn values_are_tokens_and_nothing_else_changes(
+            text in prop_oneof![tricky_text(), text_with_placeholders()],
+            value in tricky_text(),
+        ) {
+            // No identifier is empty, and nothing holds a NUL.
+            let value = format!("{}v", value.replace('\0', ""));
+            let Ok(rendered) = render(&text, Style::Psql, &|_| Some(value.clone())) else {
+                return Err(TestCaseError::fail("every name has a value"));
+            };
+            let mut tokens = lexer::significant(&rendered.text).peekable();
+            let mut taken = 0;
+            for (index, replacement) in rendered.replacements.iter().enumerate() {
+                // What is between two placeholders, token by token.
+                while let Some(token) = tokens.next_if(|token| token.end <= replacement.rendered.0) {
+                    let source = rendered.source_offset(token.start);
+                    prop_assert_eq!(&text[source..source + (token.end - token.start)], token.text(&rendered.text));
+                    taken += 1;
+                }
+                let Some(token) = tokens.next() else { return Err(TestCaseError::fail("a value is lost")) };
+                prop_assert_eq!(token.end, replacement.rendered.1, "value {} of {:?}", index, rendered.text);
+                let plain = token.text(&rendered.text);
+                prop_assert!(token.start == replacement.rendered.1 - plain.len() && plain.ends_with(['\'', '"']));
+                taken += 2;
+            }
+            prop_assert_eq!(taken + tokens.count(), lexer::significant(&text).count());
         }
 
         #[test]
