@@ -16,6 +16,10 @@ pub(super) struct Listing {
     pub(super) diesel: Vec<DieselFolder>,
     /// Migrations written in a programming language, perhaps.
     pub(super) code: Vec<PathBuf>,
+    /// Files in folders below, which some layouts look into.
+    pub(super) nested: Vec<File>,
+    /// Notes about folders that hold nothing but such files.
+    pub(super) nested_notes: Vec<String>,
     /// Settings of Flyway, each for the SQL file that it is named after.
     pub(super) confs: Vec<File>,
     pub(super) notes: Vec<String>,
@@ -46,15 +50,21 @@ struct Entry {
 impl Listing {
     pub(super) fn new(root: &Path, files: Vec<(PathBuf, Vec<u8>)>) -> Result<Self, LayoutError> {
         let mut entries: BTreeMap<OsString, Entry> = BTreeMap::new();
+        let mut listing = Self::default();
         for (path, bytes) in files {
             let Some(names) = names(&path) else {
                 let hint = "give the path of a file, from the folder of migrations on and without `..`";
                 return Err(LayoutError::new(&root.join(&path), "not the path of a file in the folder", hint));
             };
+            let nested = listing.add_nested(root, &path, &names, &bytes);
             let before = match names.as_slice() {
                 [name] => entries.entry(name.clone()).or_default().file.replace(bytes),
                 [folder, name] => entries.entry(folder.clone()).or_default().inner.insert(name.clone(), bytes),
-                // Nothing below that can be a migration in any layout.
+                // That is all that makes a folder with files so deep one of migrations.
+                [folder, ..] if nested => {
+                    entries.entry(folder.clone()).or_default();
+                    None
+                }
                 _ => None,
             };
             if before.is_some() {
@@ -62,7 +72,6 @@ impl Listing {
                 return Err(LayoutError::new(&root.join(&path), "the file is given twice", hint));
             }
         }
-        let mut listing = Self::default();
         for (name, entry) in entries {
             let path = root.join(&name);
             let name = name.to_string_lossy().into_owned();
@@ -74,7 +83,23 @@ impl Listing {
                 listing.add_file(path, name, bytes);
             }
         }
+        listing.nested.sort_by(|a, b| a.path.cmp(&b.path));
+        listing.confs.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(listing)
+    }
+
+    /// Takes a file in a folder below that some layouts find there, and says whether it is one.
+    fn add_nested(&mut self, root: &Path, path: &Path, names: &[OsString], bytes: &[u8]) -> bool {
+        let Some(name) = names.last().map(|name| name.to_string_lossy()) else {
+            return false;
+        };
+        let hidden = names.iter().any(|name| name.to_string_lossy().starts_with('.'));
+        let nested = names.len() > 1 && !hidden && name::is_nested(&name);
+        if nested {
+            let file = File { path: root.join(path), name: name.into_owned(), bytes: bytes.to_vec() };
+            if name::is_conf(&file.name) { self.confs.push(file) } else { self.nested.push(file) }
+        }
+        nested
     }
 
     fn add_file(&mut self, path: PathBuf, name: String, bytes: Vec<u8>) {
@@ -88,7 +113,9 @@ impl Listing {
     }
 
     fn add_folder(&mut self, path: PathBuf, mut files: BTreeMap<OsString, Vec<u8>>) {
-        let holds_sql = files.keys().any(|name| name::is_sql(&name.to_string_lossy()));
+        let is_sql = |name: &&OsString| name::is_sql(&name.to_string_lossy());
+        let holds_sql = files.keys().any(|name| is_sql(&name));
+        let only_nested = files.keys().filter(is_sql).all(|name| name::is_nested(&name.to_string_lossy()));
         let mut take = |name: &str| {
             let bytes = files.remove(name.as_ref() as &std::ffi::OsStr)?;
             Some(File { path: path.join(name), name: name.to_owned(), bytes })
@@ -97,7 +124,8 @@ impl Listing {
         if up.is_some() || down.is_some() {
             self.diesel.push(DieselFolder { path, up, down, metadata });
         } else if holds_sql {
-            self.notes.push(format!(
+            let notes = if only_nested { &mut self.nested_notes } else { &mut self.notes };
+            notes.push(format!(
                 "{} holds SQL files that are not read: migrations lie directly in their folder",
                 quoted(&path)
             ));
@@ -114,6 +142,10 @@ impl Listing {
                 Some(Shape::Repeatable | Shape::Callback) | None => continue,
                 Some(Shape::Prefixed) => Layout::Flyway,
                 Some(Shape::UpDown) => Layout::Pgfleet,
+                Some(Shape::Numbered) => match section::recognise(utf8(&file.path, &file.bytes)?) {
+                    Some(Layout::Dbmate) => Layout::Dbmate,
+                    _ => continue,
+                },
                 Some(Shape::Plain) => section::recognise(utf8(&file.path, &file.bytes)?).unwrap_or(Layout::Pgfleet),
             };
             match found {
@@ -129,8 +161,10 @@ impl Listing {
                 None => found = Some((layout, &file.path)),
             }
         }
-        let layout = found.map_or(Layout::Pgfleet, |(layout, _)| layout);
-        match self.sql.iter().find(|file| name::shape(&file.name).is_none()) {
+        let nested = self.nested.iter().any(|file| name::shape(&file.name) == Some(Shape::Prefixed));
+        let otherwise = if nested { Layout::Flyway } else { Layout::Pgfleet };
+        let layout = found.map_or(otherwise, |(layout, _)| layout);
+        match self.sql.iter().find(|file| name::parse(&file.name, layout).is_none()) {
             Some(file) if layout != Layout::Diesel => Err(misfit(&file.path, layout)),
             _ => Ok(layout),
         }

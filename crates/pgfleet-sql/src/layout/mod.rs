@@ -186,6 +186,9 @@ pub struct MigrationFile {
 impl MigrationFile {
     /// Returns what messages call it: version, underscore, description.
     pub fn label(&self) -> String {
+        if self.description.is_empty() {
+            return self.version.to_string();
+        }
         format!("{}_{}", self.version, self.description.replace(' ', "_"))
     }
 

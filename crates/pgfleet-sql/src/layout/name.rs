@@ -37,6 +37,8 @@ pub(super) enum Shape {
     Repeatable,
     /// `afterMigrate__x.sql`.
     Callback,
+    /// `1-x.sql` and `1.sql`.
+    Numbered,
 }
 
 /// Whether a file is SQL by its name, in any case: `.SQL` is to be refused rather than overlooked.
@@ -49,6 +51,13 @@ pub(super) fn is_conf(name: &str) -> bool {
     name.ends_with(".sql.conf")
 }
 
+/// Whether a file is one that Flyway or refinery finds in a folder below: a migration, a repeatable, a callback, or the
+/// settings of one.
+pub(super) fn is_nested(name: &str) -> bool {
+    let sql = if is_conf(name) { &name[..name.len() - ".conf".len()] } else { name };
+    matches!(shape(sql), Some(Shape::Prefixed | Shape::Repeatable | Shape::Callback))
+}
+
 /// Which shape a file's name has, if any.
 pub(super) fn shape(name: &str) -> Option<Shape> {
     if repeatable(name).is_some() {
@@ -58,9 +67,10 @@ pub(super) fn shape(name: &str) -> Option<Shape> {
     } else if prefixed(name, 'V').or_else(|| prefixed(name, 'U')).is_some() {
         Some(Shape::Prefixed)
     } else {
-        match native(name)? {
-            (_, _, Some(_)) => Some(Shape::UpDown),
-            _ => Some(Shape::Plain),
+        match native(name) {
+            Some((_, _, Some(_))) => Some(Shape::UpDown),
+            Some(_) => Some(Shape::Plain),
+            None => dbmate(name).map(|_| Shape::Numbered),
         }
     }
 }
@@ -76,7 +86,8 @@ pub(super) fn parse(name: &str, layout: Layout) -> Option<Name> {
                 return Some(Name::Repeatable(description.to_owned()));
             }
             let sections = matches!(layout, Layout::Dbmate | Layout::Goose);
-            match native(name)? {
+            let native = native(name).or_else(|| dbmate(name).filter(|_| layout == Layout::Dbmate));
+            match native? {
                 (_, _, Some(_)) if sections => None,
                 (_, _, None) if layout == Layout::GolangMigrate => None,
                 (version, description, Some(Direction::Down)) => Some(Name::Down(version, description.to_owned())),
@@ -130,6 +141,13 @@ fn native(name: &str) -> Option<(Version, &str, Option<Direction>)> {
     let (version, description) = stem.split_once('_')?;
     let valid = version.bytes().all(|b| b.is_ascii_digit()) && !description.is_empty();
     Some((version.parse().ok()?, description, direction)).filter(|_| valid)
+}
+
+/// What dbmate takes besides `1_x.sql`: any name that begins with digits.
+fn dbmate(name: &str) -> Option<(Version, &str, Option<Direction>)> {
+    let stem = name.strip_suffix(".sql")?;
+    let (version, rest) = stem.split_at(stem.find(|c: char| !c.is_ascii_digit()).unwrap_or(stem.len()));
+    Some((version.parse().ok()?, rest.trim_start_matches(['-', '_', '.']), None))
 }
 
 /// `V1_10__x.sql`, with the case that Flyway wants.
@@ -214,6 +232,9 @@ mod tests {
             Some(pair("202607301400000000", "create users"))
         );
         assert_eq!(up("2026-07-30-1400-create-users", L::Diesel), Some(pair("202607301400", "create-users")));
+        assert_eq!(up("20260101-create_users.sql", L::Dbmate), Some(pair("20260101", "create_users")));
+        assert_eq!(up("7.sql", L::Dbmate), Some(pair("7", "")));
+        assert_eq!(up("7.up.sql", L::Dbmate), Some(pair("7", "up")));
         assert_eq!(parse("R__all_views.sql", L::Pgfleet), Some(Name::Repeatable("all_views".into())));
         assert_eq!(parse("R__all_views.sql", L::Flyway), Some(Name::Repeatable("all views".into())));
     }

@@ -55,8 +55,15 @@ pub fn read_files(root: &Path, files: Vec<(PathBuf, Vec<u8>)>, layout: Option<La
             builder.add_diesel(folder)?;
         }
     } else {
-        for file in listing.sql {
-            let conf = listing.confs.iter().find(|conf| conf.name.strip_suffix(".conf") == Some(file.name.as_str()));
+        // Flyway and refinery look into folders below.
+        let nested = if matches!(layout, Layout::Flyway | Layout::Refinery) {
+            listing.nested
+        } else {
+            notes.extend(listing.nested_notes);
+            Vec::new()
+        };
+        for file in listing.sql.into_iter().chain(nested) {
+            let conf = listing.confs.iter().find(|conf| conf.path.with_extension("") == file.path);
             builder.add_file(file, conf.filter(|_| layout == Layout::Flyway))?;
         }
         for code in &listing.code {
@@ -154,6 +161,12 @@ impl Builder {
     ) -> Result<(), LayoutError> {
         let sections = section::cut(text, self.layout)
             .map_err(|e| LayoutError::new(path, e.message, e.hint).at(LineColumn { line: e.line, column: 1 }))?;
+        self.notes.extend(sections.passed_over.iter().map(|line| {
+            format!(
+                "line {line} of {} is passed over, as dbmate does: only the first section of each kind counts",
+                quoted(path)
+            )
+        }));
         let layout = self.layout;
         let header = annotations(path, sections.header, 1, layout)?;
         let read = |section: &section::Section<'_>| {

@@ -20,6 +20,8 @@ pub(super) struct Sections<'a> {
     pub(super) header: &'a str,
     pub(super) up: Section<'a>,
     pub(super) down: Option<Section<'a>>,
+    /// The lines of further markers, which dbmate does not look for.
+    pub(super) passed_over: Vec<u32>,
 }
 
 /// What is wrong, in which line, and what to do.
@@ -59,6 +61,7 @@ pub(super) fn recognise(text: &str) -> Option<Layout> {
 pub(super) fn cut(text: &str, layout: Layout) -> Result<Sections<'_>, SectionError> {
     let mut starts: Vec<(Marker, usize, usize, u32)> = Vec::new();
     let mut no_transaction = false;
+    let mut passed_over = Vec::new();
     let mut offset = 0;
     for (line, number) in text.split_inclusive('\n').zip(1u32..) {
         let start = offset;
@@ -78,6 +81,10 @@ pub(super) fn cut(text: &str, layout: Layout) -> Result<Sections<'_>, SectionErr
         match marker {
             Marker::NoTransaction => no_transaction = true,
             Marker::Ignored => {}
+            // It takes the first of each kind, and what stands behind the second of these is all of the way back.
+            Marker::Up { .. } | Marker::Down { .. } if layout == Layout::Dbmate && starts.len() == 2 => {
+                passed_over.push(number);
+            }
             Marker::Up { .. } if !starts.is_empty() => {
                 return Err(fail(
                     "a second section for the way forward".into(),
@@ -112,6 +119,7 @@ pub(super) fn cut(text: &str, layout: Layout) -> Result<Sections<'_>, SectionErr
             first_line,
             no_transaction: without(marker),
         }),
+        passed_over,
     })
 }
 
@@ -206,12 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn dbmate_sees_the_first_marker_of_each_kind() {
+        let sections =
+            cut("-- migrate:up\n-- migrate:down\n-- migrate:up\nselect 1;\n-- migrate:down\n", Layout::Dbmate);
+        let sections = sections.unwrap();
+        assert_eq!((sections.up.text, sections.passed_over), ("", vec![3, 5]));
+        assert_eq!(sections.down.unwrap().text, "-- migrate:up\nselect 1;\n-- migrate:down\n");
+    }
+
+    #[test]
     fn files_without_order_are_refused_with_their_line() {
         assert_eq!(fails("", Layout::Goose), (1, "no section for the way forward".into()));
         assert_eq!(fails("-- x\nselect 1;\n-- +goose Up\n", Layout::Goose), (2, "SQL before the first section".into()));
         assert_eq!(fails("-- +goose Up\n-- +goose Up\n", Layout::Goose).0, 2);
         assert_eq!(fails("-- migrate:down\n-- migrate:up\n", Layout::Dbmate).0, 1);
-        assert_eq!(fails("-- migrate:up\n-- migrate:down\n-- migrate:down\n", Layout::Dbmate).0, 3);
+        assert_eq!(fails("-- migrate:up\n-- migrate:up\n-- migrate:down\n", Layout::Dbmate).0, 2);
+        assert_eq!(fails("-- +goose Up\n-- +goose Down\n-- +goose Up\n", Layout::Goose).0, 3);
         assert_eq!(
             fails("-- migrate:up\n-- migrate:sideways\n", Layout::Dbmate),
             (2, "unknown section `migrate:sideways`".into())

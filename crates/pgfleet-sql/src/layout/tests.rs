@@ -199,6 +199,23 @@ fn sections_of_dbmate_are_recognised_by_content() {
 }
 
 #[test]
+fn dbmate_needs_no_more_of_a_name_than_its_digits() {
+    let text = "-- migrate:up\n-- migrate:down\n";
+    let folder = read(&[
+        ("20240101-a.sql", text),
+        ("20240102.sql", text),
+        ("20240103_c.sql", "-- migrate:up\n-- migrate:down\n-- migrate:up\nselect 1;\n"),
+    ]);
+    assert_eq!(
+        (folder.layout, labels(&folder)),
+        (Layout::Dbmate, ["20240101_a", "20240102", "20240103_c"].map(Into::into).to_vec())
+    );
+    assert!(folder.notes.len() == 1 && folder.notes[0].starts_with("line 3 of "), "{:?}", folder.notes);
+    fails(&[("20240101-a.sql", "select 1")]);
+    fails(&[("1_a.sql", "select 1"), ("20240101-a.sql", "select 1")]);
+}
+
+#[test]
 fn folders_of_diesel_hold_a_migration_each() {
     let folder = read(&[
         ("2026-07-30-140000-0000_create users/up.sql", "select 1"),
@@ -340,6 +357,32 @@ fn subfolders_with_sql_are_noted() {
     assert_eq!(folder.migrations.len(), 1);
     assert_eq!(folder.notes.len(), 1);
     assert!(folder.notes[0].contains("old"));
+}
+
+#[test]
+fn flyway_and_refinery_look_into_folders() {
+    let files = [
+        ("V1__a.sql", ""),
+        ("2024/q1/V3__c.sql", ""),
+        ("2024/V2__b.sql", ""),
+        ("2024/V2__b.sql.conf", "executeInTransaction=false"),
+        ("2024/R__v.sql", ""),
+        (".git/V9__x.sql", ""),
+        ("notes/x.sql", ""),
+        ("2024/old/.hidden/V8__x.sql", ""),
+    ];
+    let folder = read(&files);
+    assert_eq!((folder.layout, labels(&folder)), (Layout::Flyway, ["1_a", "2_b", "3_c"].map(Into::into).to_vec()));
+    assert!(folder.migrations[1].annotations.no_transaction);
+    assert_eq!((folder.repeatables.len(), folder.notes.len()), (1, 1));
+    assert!(folder.notes[0].contains("notes"));
+    assert_eq!(labels(&read(&files[1..])), ["2_b", "3_c"]);
+    let plain: Vec<_> = files.into_iter().filter(|(name, _)| !name.contains("R__")).collect();
+    assert_eq!(labels(&read_as(&plain, Some(Layout::Refinery))), ["1_a", "2_b", "3_c"]);
+    let error = fails(&[("a/V1__a.sql", ""), ("b/V1__a.sql", "")]);
+    assert!(error.message().contains("V1__a.sql"));
+    let folder = read(&[("1_a.sql", ""), ("old/V1__a.sql", "")]);
+    assert_eq!((folder.layout, labels(&folder).len(), folder.notes.len()), (Layout::Pgfleet, 1, 1));
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub(super) fn files(dir: &Path, layout: Option<Layout>) -> Result<Vec<(PathBuf, 
         }
         if path.is_dir() {
             add_folder(&path, &relative, layout, &mut files)?;
+            if layout.is_none_or(|layout| matches!(layout, Layout::Flyway | Layout::Refinery)) {
+                add_below(&path, &relative, &mut files)?;
+            }
         } else if name::is_sql(&shown) || name::is_conf(&shown) {
             files.push((relative, read(&path)?));
         } else {
@@ -57,9 +60,29 @@ fn add_folder(
     // A folder that cannot be listed is none of ours.
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let known = parts.iter().any(|part| name == *part);
+        let known = parts.iter().any(|part| name == *part) || name::is_nested(&name.to_string_lossy());
         if !known && name::is_sql(&name.to_string_lossy()) && entry.path().is_file() {
             files.push((relative.join(name), Vec::new()));
+        }
+    }
+    Ok(())
+}
+
+/// Adds what the tools find that look into folders below, however deep.
+fn add_below(path: &Path, relative: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), LayoutError> {
+    // As above. Links to folders may lead anywhere, also back up.
+    let mut entries: Vec<_> = fs::read_dir(path).into_iter().flatten().flatten().collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let (inner, shown) = (relative.join(&name), name.to_string_lossy());
+        if shown.starts_with('.') {
+            continue;
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            add_below(&entry.path(), &inner, files)?;
+        } else if name::is_nested(&shown) && entry.path().is_file() {
+            files.push((inner, read(&entry.path())?));
         }
     }
     Ok(())
