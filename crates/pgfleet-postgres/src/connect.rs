@@ -1,6 +1,7 @@
 //! One connection: opening it, running statements, and cancelling what runs.
 
 use std::future::poll_fn;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -8,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Row, SimpleQueryMessage, SimpleQueryStream};
 
 use crate::address::TlsMode;
+use crate::session::{self, Proven};
 use crate::{Address, Error, ErrorKind};
 
 /// How long opening a connection may take in all: TCP, TLS and the login.
@@ -19,13 +21,18 @@ pub struct Purpose {
     /// Shown in `pg_stat_activity`: `pgfleet migrate trip`.
     pub application: String,
     /// Settings given at start-up, so that `RESET ALL` comes back to them.
+    ///
+    /// A pooler may take none. Then they are in force from when the database's lock is held
+    /// ([`crate::lock::try_lock`]), and [`Connection::restore_sql`] makes them again.
     pub settings: Vec<(&'static str, String)>,
+    /// Likewise, but left out where the server does not take them.
+    pub wishes: Vec<(&'static str, String)>,
 }
 
 impl Purpose {
     /// Makes a purpose with no settings of its own.
     pub fn new(application: impl Into<String>) -> Self {
-        Self { application: application.into(), settings: Vec::new() }
+        Self { application: application.into(), settings: Vec::new(), wishes: Vec::new() }
     }
 
     /// Adds a setting.
@@ -35,12 +42,36 @@ impl Purpose {
         self
     }
 
-    /// Renders the settings as libpq's `options`.
-    fn options(&self) -> String {
+    /// Adds a setting that not every server takes, of those that it knows or in the version or on
+    /// the system that it runs on.
+    #[must_use]
+    pub fn wish(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.wishes.push((name, value.into()));
+        self
+    }
+
+    /// Renders the settings as libpq's `options`, with the mark by which the session is known again.
+    fn options(&self, mark: &str) -> String {
+        if self.settings.is_empty() && self.wishes.is_empty() {
+            return String::new();
+        }
         let escape = |value: &str| value.replace('\\', "\\\\").replace(' ', "\\ ");
-        let pairs: Vec<String> =
-            self.settings.iter().map(|(name, value)| format!("-c {name}={}", escape(value))).collect();
-        pairs.join(" ")
+        let mut text = format!("-c {}={mark}", session::MARK);
+        for (name, value) in self.settings.iter().chain(&self.wishes) {
+            text.push_str(&format!(" -c {name}={}", escape(value)));
+        }
+        text
+    }
+
+    /// Leaves out the wish that a server refused; says whether it was one.
+    fn give_up_wish(&mut self, error: &Error) -> bool {
+        // 22023: not such a value, or not on this system. 42704: a setting that it does not know.
+        let Some(server) = error.server().filter(|server| matches!(&*server.code, "22023" | "42704")) else {
+            return false;
+        };
+        let before = self.wishes.len();
+        self.wishes.retain(|(name, _)| !server.message.contains(&format!("\"{name}\"")));
+        self.wishes.len() < before
     }
 
     /// `application_name` is cut to 63 bytes by the server with a notice; we cut it ourselves.
@@ -59,9 +90,20 @@ pub struct Connection {
     client: Client,
     address: Address,
     driver: JoinHandle<()>,
+    /// What it was opened for, with the wishes that can be fulfilled.
+    purpose: Purpose,
+    /// What marks its session, when settings were given and taken.
+    mark: Option<String>,
+    /// The process id that it was told.
+    backend: Option<i32>,
+    /// Set once, by who proves that something between keeps the session.
+    proven: OnceLock<Proven>,
 }
 
 /// Opens a connection.
+///
+/// What the server does not take of the purpose's wishes is left out, and what a pooler does not
+/// take of its settings comes later ([`Purpose::settings`]): each costs one more try here.
 ///
 /// # Errors
 ///
@@ -73,9 +115,29 @@ pub struct Connection {
 ///
 /// Dropping the future closes the half-open connection.
 pub async fn connect(address: &Address, purpose: &Purpose) -> Result<Connection, Error> {
+    let mut purpose = purpose.clone();
+    let mark = session::mark();
+    let mut given = purpose.options(&mark);
+    loop {
+        match open(address, &purpose, &given).await {
+            Ok((client, driver)) => {
+                let backend = session::told_backend(&client).await;
+                let mark = (!given.is_empty()).then_some(mark);
+                let (address, proven) = (address.clone(), OnceLock::new());
+                return Ok(Connection { client, address, driver, purpose, mark, backend, proven });
+            }
+            Err(error) if error.kind() == ErrorKind::Pooler && !given.is_empty() => given = String::new(),
+            Err(error) if purpose.give_up_wish(&error) => given = purpose.options(&mark),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Opens a connection with these start-up options.
+async fn open(address: &Address, purpose: &Purpose, options: &str) -> Result<(Client, JoinHandle<()>), Error> {
     let doing =
         || format!("cannot connect to database {} on {} as {}", address.database(), address.server(), address.user());
-    let config = address.config(purpose.application(), &purpose.options());
+    let config = address.config(purpose.application(), options);
     let opening = async {
         if address.tls_mode() == TlsMode::Disable {
             let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
@@ -87,7 +149,7 @@ pub async fn connect(address: &Address, purpose: &Purpose) -> Result<Connection,
     };
     let opened: Result<Result<_, Opening>, _> = tokio::time::timeout(CONNECT_LIMIT, opening).await;
     match opened {
-        Ok(Ok((client, driver))) => Ok(Connection { client, address: address.clone(), driver }),
+        Ok(Ok(opened)) => Ok(opened),
         Ok(Err(Opening::Client(error))) => Err(Error::from_client(error, doing(), true)),
         Ok(Err(Opening::Ours(error))) => Err(error),
         Err(_) => Err(Error::with_source(
@@ -148,6 +210,41 @@ impl Connection {
     /// Returns the client library's own handle, for what has no method here: `COPY`, row streams.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Returns the settings that it was opened with.
+    pub(crate) fn settings(&self) -> &[(&'static str, String)] {
+        &self.purpose.settings
+    }
+
+    /// Returns the wishes that it was opened with, without those that the server refused.
+    pub(crate) fn wishes(&self) -> &[(&'static str, String)] {
+        &self.purpose.wishes
+    }
+
+    /// Returns whether no setting was asked for.
+    pub(crate) fn asks_nothing(&self) -> bool {
+        self.settings().is_empty() && self.wishes().is_empty()
+    }
+
+    /// Returns what marks its session, when it was taken.
+    pub(crate) fn mark(&self) -> Option<&str> {
+        self.mark.as_deref()
+    }
+
+    /// Returns the process id that it was told when it logged in.
+    pub(crate) fn told_backend(&self) -> Option<i32> {
+        self.backend
+    }
+
+    /// Returns what was proven about its session.
+    pub(crate) fn proven(&self) -> Option<&Proven> {
+        self.proven.get()
+    }
+
+    /// Keeps what was proven; the first proof stands.
+    pub(crate) fn set_proven(&self, proven: Proven) {
+        let _kept = self.proven.set(proven);
     }
 
     /// Returns whether the connection is gone.

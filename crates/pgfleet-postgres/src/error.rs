@@ -36,7 +36,8 @@ pub enum ErrorKind {
     Statement,
     /// The address cannot be understood.
     Address,
-    /// A pooler in transaction mode stands between us and the server.
+    /// A pooler stands between us and the server that keeps no sessions, or refuses what we say at
+    /// start-up.
     Pooler,
 }
 
@@ -194,10 +195,18 @@ impl Error {
             ErrorKind::Unreachable => "is the server running and reachable from here? `--wait` waits for it".to_owned(),
             ErrorKind::Full => "close idle clients or raise max_connections".to_owned(),
             ErrorKind::Unavailable => "the server is starting or stopping; `--wait` waits for it".to_owned(),
+            ErrorKind::Denied if self.sql_state() == Some("08P01") => {
+                "this is a pooler's answer; it may know fewer databases and roles than the server: `direct` in \
+                 [servers.NAME] of the manifest names the server's own address"
+                    .to_owned()
+            }
             ErrorKind::Denied if self.server.is_none() => {
                 "give the password in the connection string or in a file named by `passfile=`".to_owned()
             }
-            ErrorKind::Pooler => "give the address of the server itself, not of the pooler".to_owned(),
+            ErrorKind::Pooler => "give the server's own address: `direct = \"postgresql://host:port\"` in \
+                                  [servers.NAME] of the manifest, or as --url; or let the pooler keep sessions \
+                                  (PgBouncer: pool_mode = session)"
+                .to_owned(),
             _ => return self.server().and_then(|server| server.hint.clone()),
         };
         Some(hint)
@@ -221,11 +230,20 @@ fn classify(server: &ServerError, connecting: bool, ends_session: bool) -> Error
         // `permission denied for database` comes as 42501 during start-up only.
         "42501" if connecting => ErrorKind::Denied,
         "08P01" if connecting && server.message.contains("unsupported startup parameter") => ErrorKind::Pooler,
+        // PgBouncer has one code for all that it says itself; most of that can pass.
+        "08P01" if connecting && is_no_such(&server.message) => ErrorKind::Denied,
         code if code.starts_with("08") => ErrorKind::ConnectionLost,
         _ if connecting => ErrorKind::Unreachable,
         // A time-out of the session or of its transaction, or its database was dropped.
         _ => ErrorKind::ConnectionLost,
     }
+}
+
+/// Whether a pooler says that it knows no such role or database, or not with this password.
+fn is_no_such(message: &str) -> bool {
+    ["no such user", "no such database", "does not exist", "authentication failed"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 impl fmt::Display for Error {

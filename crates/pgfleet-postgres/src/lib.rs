@@ -5,7 +5,8 @@
 //! * a password is never displayed, logged or put into an error ([`Address`], [`secrecy`]);
 //! * an error says what happened in the server's own words ([`ServerError`]) and whether trying
 //!   again can help ([`Error::is_retryable`]);
-//! * an advisory lock is polled for, never waited for inside the server ([`lock`]).
+//! * an advisory lock is polled for, never waited for inside the server, and taken only in a session
+//!   that is known to be ours ([`lock`]).
 //!
 //! It knows nothing of manifests, migrations or tenants.
 
@@ -16,6 +17,7 @@ pub mod lock;
 pub mod name;
 pub mod quote;
 pub mod retry;
+mod session;
 pub mod tls;
 
 pub use address::Address;

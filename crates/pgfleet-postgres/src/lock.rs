@@ -7,7 +7,7 @@
 //! Advisory locks are per database: one key serves every database, and a lock that is meant for the
 //! whole server must be taken in one agreed database.
 
-use crate::{Connection, Error, ErrorKind};
+use crate::{Connection, Error, session};
 
 /// First half of every key, `pgfl` in ASCII, to stay clear of other users of advisory locks.
 const SPACE: i32 = 0x7067_666c;
@@ -84,22 +84,28 @@ impl std::fmt::Display for Holder {
 
 /// Tries to take the lock; returns at once.
 ///
-/// The lock belongs to the session: it is free when the connection ends, however it ends. Taking it
-/// and proving that this very session holds it are two messages; behind a pooler in transaction
-/// mode they can land on two sessions, which is found here and not later.
+/// The lock belongs to the session: it is free when the connection ends, however it ends. So it is
+/// asked for only in a session that is ours: behind a pooler in transaction mode it would stay with
+/// a session that somebody else is given next. Afterwards a second message looks whether this very
+/// session holds it.
+///
+/// Where something stands between us and the server, whether it keeps sessions is proven once per
+/// connection; the connection's settings are then in force, too.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Pooler`] when the lock was granted to a session that is not ours.
+/// [`crate::ErrorKind::Pooler`] when the connection has no session for itself; no lock is left behind.
 pub async fn try_lock(connection: &Connection, key: LockKey) -> Result<bool, Error> {
     let number = key.number();
-    let granted = connection
-        .simple(&format!("SELECT pg_catalog.pg_try_advisory_lock({SPACE}, {number})::int"))
-        .await?
-        .first()
-        .and_then(|row| row.get(0).map(|value| value == "1"))
-        .unwrap_or(false);
-    if !granted {
+    let mut answer = ask(connection, number).await?;
+    if answer == NOT_OURS && connection.proven().is_none() {
+        session::prove(connection).await?;
+        answer = ask(connection, number).await?;
+    }
+    if answer == NOT_OURS {
+        return Err(session::refused(connection, "its session was changed"));
+    }
+    if answer != GRANTED {
         return Ok(false);
     }
     let held = connection
@@ -109,16 +115,22 @@ pub async fn try_lock(connection: &Connection, key: LockKey) -> Result<bool, Err
         ))
         .await?;
     if held.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Pooler,
-            format!(
-                "the lock on database {} was granted to another session: a pooler in transaction mode stands before {}",
-                connection.address().database(),
-                connection.address().server()
-            ),
-        ));
+        return Err(session::refused(connection, "the lock was granted to another session"));
     }
     Ok(true)
+}
+
+const GRANTED: &str = "1";
+const NOT_OURS: &str = "2";
+
+/// Asks for the lock if this is a session of ours.
+async fn ask(connection: &Connection, number: i32) -> Result<String, Error> {
+    let sql = format!(
+        "SELECT CASE WHEN {} THEN pg_catalog.pg_try_advisory_lock({SPACE}, {number})::int ELSE {NOT_OURS} END",
+        connection.ours_sql()
+    );
+    let rows = connection.simple(&sql).await?;
+    Ok(rows.first().and_then(|row| row.get(0)).unwrap_or_default().to_owned())
 }
 
 /// Frees the lock; says whether it was ours.

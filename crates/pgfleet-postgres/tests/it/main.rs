@@ -1,0 +1,4 @@
+//! Connections to real servers and poolers.
+
+mod session;
+mod wishes;
