@@ -216,12 +216,16 @@ impl Work<'_> {
             }
         };
         let flush = if flush { "SET LOCAL synchronous_commit = on; " } else { "" };
+        let restore = match self.connection.restore_sql() {
+            "" => String::new(),
+            sql => format!("{sql}; "),
+        };
         let committed = self
             .connection
             .execute_all(&format!(
                 "DO $pgfleet$ BEGIN IF pg_catalog.current_setting('pgfleet.step', true) IS DISTINCT FROM {marker} \
                  THEN RAISE EXCEPTION 'the transaction was ended' USING ERRCODE = '{ENDED}'; END IF; END $pgfleet$; \
-                 RESET ROLE; RESET statement_timeout; {}; RESET ALL; {flush}COMMIT",
+                 RESET ROLE; RESET statement_timeout; {}; RESET ALL; {restore}{flush}COMMIT",
                 record(&done)
             ))
             .await;

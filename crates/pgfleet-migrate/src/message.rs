@@ -42,9 +42,10 @@ pub(crate) struct Message {
     pub(crate) column: String,
 }
 
-/// Returns how many statements the server completes for one unit, its `COMMIT` included.
-pub(crate) fn completions(unit: &Unit<'_>) -> usize {
-    BEFORE + unit.statements.len() + unit.record_statements + BEHIND
+/// Returns how many statements the server completes for one unit, its `COMMIT` included; `restore`
+/// as in [`Message::compose`].
+pub(crate) fn completions(unit: &Unit<'_>, restore: &str) -> usize {
+    BEFORE + unit.statements.len() + unit.record_statements + BEHIND + usize::from(!restore.is_empty())
 }
 
 /// Whether the first statement chooses the transaction's properties, which the server allows
@@ -63,8 +64,9 @@ impl Message {
     /// Composes one message of as many units as fit.
     ///
     /// `run`: the run's id. `flush_last`: the last unit's commit must be on disk, with everything
-    /// before it.
-    pub(crate) fn compose(units: &[Unit<'_>], run: &str, flush_last: bool) -> Self {
+    /// before it. `restore`: a statement that makes the connection's settings again after a
+    /// `RESET ALL` that does not come back to them; else empty.
+    pub(crate) fn compose(units: &[Unit<'_>], run: &str, flush_last: bool, restore: &str) -> Self {
         let column = format!("pgfleet_step.s{}", run.replace('-', ""));
         let mut text = String::new();
         let mut parts = Vec::new();
@@ -103,6 +105,10 @@ impl Message {
             text.push_str("\n;RESET ROLE;RESET statement_timeout;");
             text.push_str(&unit.record);
             text.push_str(";RESET ALL;");
+            if !restore.is_empty() {
+                text.push_str(restore);
+                text.push(';');
+            }
             if flush_last && number + 1 == units.len() {
                 // Behind the `RESET ALL`, which would undo it.
                 text.push_str("SET LOCAL synchronous_commit=on;");

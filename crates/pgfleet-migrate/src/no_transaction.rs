@@ -121,14 +121,28 @@ impl Work<'_> {
             .map_err(connected)?;
         }
         self.surely(&format!(
-            "ROLLBACK; RESET ROLE; RESET ALL; BEGIN; SET LOCAL synchronous_commit = on; \
+            "{}; BEGIN; SET LOCAL synchronous_commit = on; \
              SET LOCAL pgfleet.started = '{}'; {}; DELETE FROM pgfleet.attempts WHERE id = {}; COMMIT",
-            journal.began, unit.record, journal.id
+            self.reset(),
+            journal.began,
+            unit.record,
+            journal.id
         ))
         .await
         .map_err(connected)?;
         self.done(unit, began);
         Ok(())
+    }
+
+    /// The statements that end what a file chose for its session.
+    fn reset(&self) -> String {
+        let mut sql = "ROLLBACK; RESET ROLE; RESET ALL".to_owned();
+        let restore = self.connection.restore_sql();
+        if !restore.is_empty() {
+            sql.push_str("; ");
+            sql.push_str(restore);
+        }
+        sql
     }
 
     async fn begin_journal(&self, unit: &Unit<'_>) -> Result<Journal, pgfleet_postgres::Error> {
@@ -174,7 +188,7 @@ impl Work<'_> {
             located
         });
         let failure = failure_of(unit, &error, &located);
-        if let Err(lost) = self.surely("ROLLBACK; RESET ROLE; RESET ALL").await {
+        if let Err(lost) = self.surely(&self.reset()).await {
             return Error::connection(sentence, lost);
         }
         let left = match self.new_invalid_indexes(journal).await {
@@ -221,7 +235,7 @@ impl Work<'_> {
             message: format!("the index {invalid} was there already and is INVALID"),
             ..Failure::default()
         };
-        let recorded = match self.surely("ROLLBACK; RESET ROLE; RESET ALL").await {
+        let recorded = match self.surely(&self.reset()).await {
             Ok(()) => self.end_journal(journal, &failure, index > 0).await,
             Err(lost) => Err(lost),
         };

@@ -89,7 +89,7 @@ impl Work<'_> {
             }
             self.stopped_before(&units[next]).await?;
             let flush_last = deferred && last_of_run && end == units.len();
-            let message = Message::compose(&units[next..end], self.run, flush_last);
+            let message = Message::compose(&units[next..end], self.run, flush_last, self.connection.restore_sql());
             let sent = units[next..end].len().min(message.parts.len());
             match self.send(&message, &units[next..next + sent]).await? {
                 Sent::Done => {
@@ -246,7 +246,7 @@ impl Work<'_> {
                         Some(at)
                             if error.sql_state() == Some("57014")
                                 && at + 1 < units.len()
-                                && completed >= completions(&units[at]) =>
+                                && completed >= completions(&units[at], self.connection.restore_sql()) =>
                         {
                             self.done(&units[at], began);
                             Sent::Failed { at: at + 1, completed: 0, error }

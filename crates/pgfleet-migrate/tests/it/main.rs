@@ -12,6 +12,7 @@ mod layouts;
 mod newest;
 mod no_transaction;
 mod own_transactions;
+mod pooler;
 mod repair;
 mod repeatable;
 mod retry;
