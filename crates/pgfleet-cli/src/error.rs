@@ -6,6 +6,7 @@ use std::path::Path;
 use pgfleet_control::manifest::Errors as ManifestErrors;
 use pgfleet_control::{Error as ControlError, ErrorKind as ControlKind};
 use pgfleet_migrate::{Error as MigrateError, ErrorKind as MigrateKind};
+use pgfleet_postgres::ErrorKind as PostgresKind;
 
 /// The exit codes, a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,7 @@ impl CommandError {
 pub(crate) fn render_migration(error: &MigrateError) -> CommandError {
     let exit = match error.kind() {
         MigrateKind::Stopped => Exit::Interrupted,
+        _ if error.postgres().is_some_and(|error| error.kind() == PostgresKind::Pooler) => Exit::Configuration,
         _ if error.is_unreachable() => Exit::Unreachable,
         _ => Exit::Failed,
     };
@@ -154,7 +156,8 @@ impl From<ManifestErrors> for CommandError {
 impl From<pgfleet_postgres::Error> for CommandError {
     fn from(error: pgfleet_postgres::Error) -> Self {
         let exit = match error.kind() {
-            pgfleet_postgres::ErrorKind::Address => Exit::Usage,
+            PostgresKind::Address => Exit::Usage,
+            PostgresKind::Pooler => Exit::Configuration,
             _ if error.is_unreachable() => Exit::Unreachable,
             _ => Exit::Failed,
         };

@@ -74,15 +74,9 @@ impl Catalogue {
         target.admin = Some(admin.clone());
         let options =
             Options { to: None, set: None, announcer: None, dry_run: false, look_only: false, ..options.clone() };
-        let report = run::migrate(&target, &set()?.into(), &options, &Silent).await.map_err(|error| {
-            let kind = if error.is_unreachable() { ErrorKind::Unreachable } else { ErrorKind::Failed };
-            let mut own = Error::new(kind, format!("cannot make the control database {database}"));
-            own = own.cause(error.to_string());
-            for cause in error.causes() {
-                own = own.cause(cause);
-            }
-            own
-        })?;
+        let report = run::migrate(&target, &set()?.into(), &options, &Silent)
+            .await
+            .map_err(|error| Error::of_run(format!("cannot make the control database {database}"), &error))?;
         if report.created {
             let connection = connect(admin, &Purpose::new("pgfleet control"))
                 .await

@@ -35,7 +35,12 @@ impl Error {
     /// Makes an error of what the connection or the server said.
     #[cold]
     pub fn postgres(message: impl Into<String>, error: &pgfleet_postgres::Error) -> Self {
-        let kind = if error.is_unreachable() { ErrorKind::Unreachable } else { ErrorKind::Failed };
+        let kind = match error.kind() {
+            // Another address must be given.
+            pgfleet_postgres::ErrorKind::Pooler => ErrorKind::Configuration,
+            _ if error.is_unreachable() => ErrorKind::Unreachable,
+            _ => ErrorKind::Failed,
+        };
         let mut own = Self::new(kind, message);
         let mut next: Option<&dyn std::error::Error> = Some(error);
         while let Some(cause) = next {
@@ -43,6 +48,20 @@ impl Error {
             next = cause.source();
         }
         own.causes.extend(error.server().and_then(|server| server.detail.clone()).map(|d| format!("detail: {d}")));
+        own.hint = error.hint();
+        own
+    }
+
+    /// Makes an error of a run on pgfleet's own database.
+    #[cold]
+    pub(crate) fn of_run(message: impl Into<String>, error: &pgfleet_migrate::Error) -> Self {
+        let kind = match error.postgres().map(pgfleet_postgres::Error::kind) {
+            Some(pgfleet_postgres::ErrorKind::Pooler) => ErrorKind::Configuration,
+            _ if error.is_unreachable() => ErrorKind::Unreachable,
+            _ => ErrorKind::Failed,
+        };
+        let mut own = Self::new(kind, message).cause(error.to_string());
+        own.causes.extend(error.causes());
         own.hint = error.hint();
         own
     }

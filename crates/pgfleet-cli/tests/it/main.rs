@@ -10,6 +10,7 @@ mod local;
 mod manifest;
 mod modules;
 mod output;
+mod pooler;
 mod races;
 mod repair;
 mod support;
