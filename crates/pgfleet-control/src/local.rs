@@ -73,7 +73,7 @@ pub(crate) async fn local_server(
         }
     };
     let admin = Address::local(running.port, SUPERUSER, password, "postgres");
-    Ok(ConnectedServer { admin, local: Some(running) })
+    Ok(ConnectedServer { services: admin.clone(), admin, local: Some(running) })
 }
 
 fn stopped(server: &Server) -> Error {

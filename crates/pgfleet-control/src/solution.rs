@@ -37,8 +37,10 @@ pub struct Surroundings {
 /// One server that answers.
 #[derive(Debug, Clone)]
 pub struct ConnectedServer {
-    /// The administrator's address.
+    /// The administrator's address, on the server itself: where pgfleet's own work is done.
     pub admin: Address,
+    /// The same where services connect, which may be a pooler.
+    pub services: Address,
     /// The local server; none for a remote one.
     pub local: Option<Running>,
 }
@@ -81,7 +83,10 @@ impl Solution {
         let mut vault = file.read()?;
         for server in manifest.servers.values() {
             let connected = match &server.url {
-                ServerUrl::Remote(url) => ConnectedServer { admin: remote_address(server, url)?, local: None },
+                ServerUrl::Remote(url) => {
+                    let services = remote_address(server, url)?;
+                    ConnectedServer { admin: direct_address(server, &services)?, services, local: None }
+                }
                 ServerUrl::Local => local_server(&manifest, server, &place, &file, &mut vault, start).await?,
             };
             servers.insert(server.name.clone(), connected);
@@ -113,7 +118,8 @@ impl Solution {
         self.servers.iter().map(|(name, server)| (name.as_str(), server))
     }
 
-    /// Returns the address of a service's database for one of its roles.
+    /// Returns the address of a service's database for one of its roles: the migrator's on the server
+    /// itself, that of the others where services connect.
     ///
     /// # Errors
     ///
@@ -124,8 +130,14 @@ impl Solution {
             Error::new(ErrorKind::Configuration, format!("there is no password for role {role}"))
                 .hinted("make it: pgfleet provision")
         })?;
-        let admin = &self.servers[&service.server].admin;
-        Ok(admin.with_database(&service.database).with_user(&role, Some(credential.password.clone())))
+        let way = self.way(service, login);
+        Ok(way.with_database(&service.database).with_user(&role, Some(credential.password.clone())))
+    }
+
+    /// By which address a role of a service connects: a pooler does not keep what a migration needs.
+    fn way(&self, service: &Service, login: Login) -> &Address {
+        let server = &self.servers[&service.server];
+        if login == Login::Migrator { &server.admin } else { &server.services }
     }
 
     /// Returns the known password of a role, for login tests.
@@ -135,7 +147,7 @@ impl Solution {
 
     /// Returns a connection string that can be pasted and holds no secret.
     pub fn pasteable(&self, service: &Service, login: Login) -> String {
-        let admin = &self.servers[&service.server].admin;
+        let way = self.way(service, login);
         let role = Roles::of(&service.name).login(login).to_owned();
         let quote = |text: &str| {
             let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:".contains(c));
@@ -143,13 +155,13 @@ impl Solution {
         };
         let mut text = format!(
             "host={} port={} dbname={} user={} passfile={}",
-            quote(&admin.host()),
-            admin.port(),
+            quote(&way.host()),
+            way.port(),
             quote(&service.database),
             quote(&role),
             quote(&self.place.passfile().display().to_string())
         );
-        for (name, value) in admin.tls_parameters() {
+        for (name, value) in way.tls_parameters() {
             text.push_str(&format!(" {name}={}", quote(&value)));
         }
         text
@@ -217,8 +229,14 @@ impl Solution {
     ///
     /// The state folder cannot be written.
     pub fn write_passfile(&self) -> Result<(), Error> {
-        let hosts =
-            self.servers.iter().map(|(name, server)| (name.clone(), (server.admin.host(), server.admin.port())));
+        let hosts = self.servers.iter().map(|(name, server)| {
+            let mut ways = vec![(server.services.host(), server.services.port())];
+            let direct = (server.admin.host(), server.admin.port());
+            if !ways.contains(&direct) {
+                ways.push(direct);
+            }
+            (name.clone(), ways)
+        });
         self.place.make()?;
         SecretsFile::new(&self.place).write_passfile(&self.vault, &hosts.collect())
     }
@@ -351,7 +369,7 @@ pub async fn wait_for_servers(manifest: &Manifest, observer: &dyn Observer) -> R
     let (attempts, delay) = (manifest.migrations.wait_attempts, manifest.migrations.wait_delay);
     for server in manifest.servers.values() {
         let ServerUrl::Remote(url) = &server.url else { continue };
-        let admin = remote_address(server, url)?;
+        let admin = direct_address(server, &remote_address(server, url)?)?;
         let mut attempt = 1;
         loop {
             match pgfleet_postgres::connect(&admin, &pgfleet_postgres::Purpose::new("pgfleet wait")).await {
@@ -378,6 +396,14 @@ pub async fn wait_for_servers(manifest: &Manifest, observer: &dyn Observer) -> R
 fn remote_address(server: &Server, url: &SecretString) -> Result<Address, Error> {
     Address::parse(url.expose_secret())
         .map_err(|error| Error::new(ErrorKind::Configuration, format!("server {}: {error}", server.name)))
+}
+
+/// The server's own address; the one that services use where the manifest names no other.
+fn direct_address(server: &Server, services: &Address) -> Result<Address, Error> {
+    let Some(direct) = &server.direct else { return Ok(services.clone()) };
+    services
+        .by_way_of(direct.expose_secret())
+        .map_err(|error| Error::new(ErrorKind::Configuration, format!("server {}, `direct`: {error}", server.name)))
 }
 
 /// Whether passwords are kept in the file beside the manifest.

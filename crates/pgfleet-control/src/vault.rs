@@ -146,14 +146,15 @@ impl SecretsFile {
         Ok((vault, result))
     }
 
-    /// Writes the password file: `host:port:*:role:password` lines.
-    pub fn write_passfile(&self, vault: &Vault, servers: &BTreeMap<String, (String, u16)>) -> Result<(), Error> {
+    /// Writes the password file: `host:port:*:role:password` lines, one for each address of a server.
+    pub fn write_passfile(&self, vault: &Vault, servers: &BTreeMap<String, Vec<(String, u16)>>) -> Result<(), Error> {
         let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
         let mut lines = String::from("# Made by pgfleet for `passfile=`; changes are lost.\n");
         for (server, role, credential) in vault.iter() {
-            let Some((host, port)) = servers.get(server) else { continue };
             let password = escape(credential.password.expose_secret());
-            lines.push_str(&format!("{}:{port}:*:{}:{password}\n", escape(host), escape(role)));
+            for (host, port) in servers.get(server).into_iter().flatten() {
+                lines.push_str(&format!("{}:{port}:*:{}:{password}\n", escape(host), escape(role)));
+            }
         }
         let path = self.place.passfile();
         if std::fs::read_to_string(&path).is_ok_and(|present| present == lines) {

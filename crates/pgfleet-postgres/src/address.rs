@@ -72,6 +72,11 @@ impl Address {
     /// # Ok::<(), pgfleet_postgres::Error>(())
     /// ```
     pub fn parse(text: &str) -> Result<Self, Error> {
+        Self::read(text).map(|(address, _)| address)
+    }
+
+    /// Reads an address; says also whether it names a TLS mode.
+    fn read(text: &str) -> Result<(Self, bool), Error> {
         let mut taken = Taken::default();
         let rest = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             take_from_url(text, &mut taken)
@@ -102,7 +107,46 @@ impl Address {
         {
             address.read_passfile(&path)?;
         }
-        Ok(address)
+        Ok((address, taken.mode.is_some()))
+    }
+
+    /// Reads another way to the same server: what the text does not say, database, role and password
+    /// included, is as in this address.
+    ///
+    /// # Errors
+    ///
+    /// As [`Address::parse`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pooler = pgfleet_postgres::Address::parse("postgresql://app:secret@pooler:6432/trip")?;
+    /// let server = pooler.by_way_of("postgresql://db.local:5433")?;
+    /// assert_eq!(server.to_string(), "postgresql://app@db.local:5433/trip");
+    /// # Ok::<(), pgfleet_postgres::Error>(())
+    /// ```
+    pub fn by_way_of(&self, text: &str) -> Result<Self, Error> {
+        let (mut other, says_tls) = Self::read(text)?;
+        if !says_tls {
+            other.tls = if other.is_socket() { TlsMode::Disable } else { self.tls };
+        }
+        if other.root_certificates.is_none() {
+            other.root_certificates.clone_from(&self.root_certificates);
+        }
+        if !other.names_user() || (other.password.is_none() && other.user() == self.user()) {
+            let password = other.password.take().or_else(|| self.password.clone());
+            other = other.with_user(self.user(), password);
+        }
+        if other.config.get_dbname().is_none() {
+            other.config.dbname(self.database());
+        }
+        if let (None, Some(options)) = (other.config.get_options(), self.config.get_options()) {
+            other.config.options(options);
+        }
+        if let (None, Some(limit)) = (other.config.get_connect_timeout(), self.config.get_connect_timeout()) {
+            other.config.connect_timeout(*limit);
+        }
+        Ok(other)
     }
 
     /// Makes the address of a server on this machine.
@@ -450,6 +494,30 @@ mod tests {
         assert_eq!(again.user(), "o'\"r der");
         assert_eq!(again.database(), "my db");
         assert_eq!(again.password().unwrap().expose_secret(), "p@ss:/?#%");
+    }
+
+    #[test]
+    fn another_way_says_only_what_is_different() {
+        let pooler = "postgresql://u:p%40ss@pooler:6432/d?sslmode=verify-full&sslrootcert=/ca.pem&connect_timeout=3";
+        let pooler = Address::parse(pooler).unwrap();
+        let verified = "postgresql://u@h:5433/d?sslmode=verify-full&sslrootcert=%2Fca.pem";
+        let required = "postgresql://v@h:5432/d?sslmode=require&sslrootcert=%2Fca.pem";
+        for (text, url, password, tls) in [
+            ("postgresql://h:5433", verified, Some("p@ss"), TlsMode::VerifyFull),
+            ("host=h port=5433", verified, Some("p@ss"), TlsMode::VerifyFull),
+            ("postgresql://u@h/e?sslmode=disable", "postgresql://u@h:5432/e", Some("p@ss"), TlsMode::Disable),
+            ("postgresql://v:q@h?sslmode=require", required, Some("q"), TlsMode::Require),
+            ("postgresql://v@h?sslmode=disable", "postgresql://v@h:5432/d", None, TlsMode::Disable),
+            ("host=/run/pg port=6000", "postgresql://u@/d?host=%2Frun%2Fpg&port=6000", Some("p@ss"), TlsMode::Disable),
+        ] {
+            let other = pooler.by_way_of(text).unwrap();
+            assert_eq!(other.to_string(), url, "{text}");
+            assert_eq!(other.password().map(secrecy::ExposeSecret::expose_secret), password, "{text}");
+            assert_eq!(other.config("", "").get_password(), password.map(str::as_bytes), "{text}");
+            assert_eq!(other.tls_mode(), tls, "{text}");
+            assert_eq!(other.config.get_connect_timeout(), Some(&Duration::from_secs(3)), "{text}");
+        }
+        assert!(pooler.by_way_of("postgresql://h:port").is_err());
     }
 
     #[test]

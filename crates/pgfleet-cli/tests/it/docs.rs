@@ -12,7 +12,8 @@
 //! * `<!-- superuser -->`: the SQL is run by whoever runs the server.
 //! * `<!-- not run: REASON -->`: a `console` block that cannot be run here.
 //!
-//! `db.example.com:5432` in a page is a server of the test's own.
+//! `db.example.com:5432` in a page is a server of the test's own, `pooler.example.com:6432` a pooler in
+//! front of it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,10 +21,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pgfleet_local::testing::OwnServer;
+use pgfleet_local::testing::{OwnServer, Pooler};
 
 /// The server's name in the guides.
 const EXAMPLE_SERVER: &str = "db.example.com:5432";
+
+/// The pooler's name in the guides.
+const EXAMPLE_POOLER: &str = "pooler.example.com:6432";
 
 /// How long one command may take; the first one may fetch a server.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -120,6 +124,8 @@ fn fits(expected: &str, line: &str) -> bool {
 struct Session<'a> {
     folder: tempfile::TempDir,
     server: Option<&'a OwnServer>,
+    /// Addresses in the guides, and where these are here.
+    places: Vec<(&'static str, String)>,
 }
 
 impl<'a> Session<'a> {
@@ -131,7 +137,14 @@ impl<'a> Session<'a> {
         fs::create_dir(&work).unwrap();
         fs::write(folder.path().join("here"), work.to_str().unwrap()).unwrap();
         fs::write(folder.path().join("variables"), "").unwrap();
-        Self { folder, server }
+        let places = server.iter().map(|server| (EXAMPLE_SERVER, format!("127.0.0.1:{}", server.port()))).collect();
+        Self { folder, server, places }
+    }
+
+    /// Puts a pooler in front of the server.
+    fn with_pooler(mut self, pooler: &Pooler) -> Self {
+        self.places.push((EXAMPLE_POOLER, format!("127.0.0.1:{}", pooler.port())));
+        self
     }
 
     fn here(&self) -> PathBuf {
@@ -140,10 +153,7 @@ impl<'a> Session<'a> {
 
     /// Puts the test's server in the place of the example's.
     fn real(&self, text: &str) -> String {
-        self.server.map_or_else(
-            || text.to_owned(),
-            |server| text.replace(EXAMPLE_SERVER, &format!("127.0.0.1:{}", server.port())),
-        )
+        self.places.iter().fold(text.to_owned(), |text, (example, real)| text.replace(example, real))
     }
 
     /// Runs one command; returns its code and what it printed.
@@ -182,10 +192,7 @@ impl<'a> Session<'a> {
             std::thread::sleep(Duration::from_millis(10));
         };
         let text = String::from_utf8_lossy(&fs::read(&printed).unwrap()).into_owned();
-        let text = match self.server {
-            Some(server) => text.replace(&format!("127.0.0.1:{}", server.port()), EXAMPLE_SERVER),
-            None => text,
-        };
+        let text = self.places.iter().fold(text, |text, (example, real)| text.replace(real, example));
         (status.code().unwrap_or(-1), text)
     }
 
@@ -292,7 +299,8 @@ async fn the_guides_for_an_existing_server_run_as_written() {
     let session = Session::new(Some(&server));
     session.superuser("create role owner login createdb password 'not-a-secret'");
     session.page("docs/src/guides/migrate-one-database.md");
-    let session = Session::new(Some(&server));
+    let pooler = Pooler::start(&server.superuser_url("postgres"), |_| {}).await;
+    let session = Session::new(Some(&server)).with_pooler(&pooler);
     session.page("docs/src/guides/existing-server.md");
 }
 

@@ -70,6 +70,7 @@ fn server(read: &Reader<'_>, name: &str) -> Server {
             url if url == "local" => ServerUrl::Local,
             url => ServerUrl::Remote(url.into()),
         },
+        direct: read.optional(&at("direct")).filter(|url| !url.is_empty()).map(SecretString::from),
         replicas: read.list(&at("replicas")).into_iter().map(SecretString::from).collect(),
         budget: match read.optional_number(&at("budget")) {
             Some(connections) => Budget::Connections(connections),

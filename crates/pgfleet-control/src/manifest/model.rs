@@ -85,6 +85,8 @@ pub struct Server {
     pub name: String,
     /// Where it is.
     pub url: ServerUrl,
+    /// Where the server itself is when `url` is that of a pooler.
+    pub direct: Option<SecretString>,
     /// URLs of its replicas.
     pub replicas: Vec<SecretString>,
     /// Connections for all pools together.

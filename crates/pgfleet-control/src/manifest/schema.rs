@@ -82,6 +82,7 @@ pub(super) static KEYS: &[Key] = &[
     key("solution.isolation", Words(Isolation::WORDS), Is("strict"), "`strict`: no service reaches another's database; `declared`: what `uses` names is allowed"),
 
     key("servers.*.url", Text, Is("local"), "`local` for the embedded PostgreSQL, or the URL of a role that may create databases and roles").url(),
+    key("servers.*.direct", Text, Unset, "URL of the server itself where `url` is that of a pooler: for provisioning and migrations; what it does not say (database, role, password, TLS) is as in `url`").url(),
     key("servers.*.replicas", List, Is(""), "URLs of streaming replicas").url().unused(),
     key("servers.*.budget", IntegerOrAuto { min: 1, max: 100_000 }, Is("auto"), "Connections for all pools together; `auto`: what the server allows, without the reserved ones, less a tenth").unused(),
     key("servers.*.data_dir", Path, Unset, "Data folder of a local server"),

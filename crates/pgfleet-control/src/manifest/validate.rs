@@ -107,6 +107,11 @@ impl Check<'_> {
                 }
                 _ => {}
             }
+            if server.direct.as_ref().is_some_and(|text| !is_connection_string(text.expose_secret())) {
+                let hint = "write postgresql://host:5432, or remove it".to_owned();
+                let path = ["servers", &server.name, "direct"];
+                self.error_hinted(&path, "`direct` is no connection string", Some(hint));
+            }
         }
     }
 
@@ -313,6 +318,13 @@ impl Check<'_> {
                 }
                 ServerUrl::Remote(_) => {}
             }
+            let direct = server.direct.as_ref().and_then(|url| url_password(url.expose_secret()));
+            if direct.is_some_and(is_well_known) {
+                let path = ["servers", &server.name, "direct"];
+                let message = format!("the password in `direct` of server `{}` is a well-known default", server.name);
+                let variable = format!("PGFLEET_SERVERS__{}__DIRECT", super::env_name(&server.name));
+                self.error_hinted(&path, message, Some(format!("set {variable}")));
+            }
         }
         let solution = manifest.properties.iter().map(|(name, value)| (vec!["seeds", "properties", name], value));
         let services = manifest.services.iter().flat_map(|service| {
@@ -360,11 +372,15 @@ pub(super) fn without_effect(layers: &Layers, manifest: &Manifest) -> Vec<Diagno
             notes.push(layers.about(&path, message));
         }
     }
-    for server in manifest.servers.values().filter(|server| matches!(server.url, ServerUrl::Remote(_))) {
-        for key in ["data_dir", "bin_dir", "max_connections"] {
+    for server in manifest.servers.values() {
+        let (keys, which): (&[&str], _) = match server.url {
+            ServerUrl::Remote(_) => (&["data_dir", "bin_dir", "max_connections"], "a server that is not local"),
+            ServerUrl::Local => (&["direct"], "a local server"),
+        };
+        for key in keys {
             let path = ["servers", &server.name, key];
             if layers.get(&path).is_some() {
-                let message = format!("`{}` has no effect on a server that is not local", super::name::dotted(&path));
+                let message = format!("`{}` has no effect on {which}", super::name::dotted(&path));
                 notes.push(layers.about(&path, message));
             }
         }

@@ -257,6 +257,11 @@ fn a_url_that_is_none_is_not_printed() {
     hint: write "local" or postgres://user@host:5432/postgres
     "#);
     assert!(solution("[servers.main]\nurl = \"\"\n[services.a]\n").printed().contains("no connection string"));
+    let direct = solution("[servers.main]\nurl = \"postgres://db/x\"\ndirect = \"hunter2\"\n[services.a]\n").printed();
+    insta::assert_snapshot!(direct, @r"
+    pgfleet.toml:3:1: `direct` is no connection string
+    hint: write postgresql://host:5432, or remove it
+    ");
     assert!(
         solution("[servers.main]\nurl = \"mysql://host=x\"\n[services.a]\n").printed().contains("no connection string")
     );

@@ -51,6 +51,15 @@ fn another_environment_refuses_well_known_passwords_and_does_not_print_them() {
     hint: set PGFLEET_SERVERS__MAIN__URL
     "
     );
+    let direct =
+        "[servers.main]\nurl = \"postgres://db/x\"\ndirect = \"postgres://boss:postgres@db\"\n[services.trip]\n";
+    insta::assert_snapshot!(
+        solution(direct).env("prod").printed(),
+        @r"
+    pgfleet.toml:3:1: the password in `direct` of server `main` is a well-known default
+    hint: set PGFLEET_SERVERS__MAIN__DIRECT
+    "
+    );
 }
 
 #[test]

@@ -67,6 +67,7 @@ max_connections = 50
 [servers.second]
 url = "postgres://admin:pw@db/postgres"
 budget = "auto"
+direct = "postgres://db:5433"
 
 [control]
 server = "main"
@@ -157,6 +158,8 @@ fn every_key_can_be_written() {
     assert_eq!(trip.pool.idle_timeout, Duration::from_mins(1));
     assert_eq!(manifest.servers["main"].budget, Budget::Connections(80));
     assert_eq!(manifest.servers["main"].max_connections, Some(50));
+    let direct = manifest.servers["second"].direct.as_ref();
+    assert_eq!(direct.map(secrecy::ExposeSecret::expose_secret), Some("postgres://db:5433"));
     assert_eq!(manifest.server_of(&manifest.services[1]).name, "second");
     assert_eq!(manifest.migrations.on_out_of_order, OnOutOfOrder::Apply);
     assert_eq!(manifest.migrations.placeholders["region"].expose_secret(), "eu");
@@ -178,7 +181,7 @@ fn every_key_can_be_written() {
     let notes: Vec<_> = unused.iter().map(ToString::to_string).collect();
     assert!(notes.contains(&"pgfleet.toml:9:1: `servers.main.replicas` has no effect in this version".into()));
     assert!(
-        notes.contains(&"pgfleet.toml:92:1: `backup.keep_days` has no effect in this version".into()),
+        notes.contains(&"pgfleet.toml:93:1: `backup.keep_days` has no effect in this version".into()),
         "{notes:#?}"
     );
     assert!(!notes.iter().any(|note| note.contains("uses") || note.contains("migrations.")), "{notes:#?}");
@@ -253,6 +256,7 @@ fn the_manifest_is_found_from_a_folder_below() {
 fn no_secret_is_printed_by_debug_or_by_the_settings() {
     let case = solution(
         "[servers.main]\nurl = \"postgres://admin:hunter2@db/postgres\"\nreplicas = [\"postgres://r:hunter2@r/x\"]\n\
+         direct = \"postgres://boss:hunter2@db:5433\"\n\
          [services.trip.properties]\nadmin_password = \"hunter2\"\nplain = \"hunter2\"\n\
          [seeds.properties]\napi_key = \"hunter2\"\n[events]\nurl = \"amqp://u:hunter2@mq\"\n\
          [migrations.placeholders]\nsigning_secret = \"hunter2\"\n",
@@ -264,14 +268,18 @@ fn no_secret_is_printed_by_debug_or_by_the_settings() {
     assert_eq!(shown[0].path, "services.trip.properties.plain");
     assert_eq!(loaded.settings.get("servers.main.url").unwrap().value, "postgres://admin:***@db/postgres");
     assert_eq!(loaded.settings.get("servers.main.replicas").unwrap().value, "[\"postgres://r:***@r/x\"]");
+    assert_eq!(loaded.settings.get("servers.main.direct").unwrap().value, "postgres://boss:***@db:5433");
     assert!(loaded.unused.iter().all(|note| !note.message.contains("hunter2")));
 }
 
 #[test]
-fn settings_of_a_local_server_are_noted_on_a_remote_one() {
+fn settings_of_a_local_server_are_noted_on_a_remote_one_and_the_other_way_round() {
     let case = solution("[servers.main]\nurl = \"postgres://db/postgres\"\ndata_dir = \"data\"\n[services.trip]\n");
     let notes: Vec<_> = case.load().unused.iter().map(ToString::to_string).collect();
     assert_eq!(notes, ["pgfleet.toml:3:1: `servers.main.data_dir` has no effect on a server that is not local"]);
+    let case = solution("[servers.main]\nurl = \"local\"\ndirect = \"postgres://db\"\n[services.trip]\n");
+    let notes: Vec<_> = case.load().unused.iter().map(ToString::to_string).collect();
+    assert_eq!(notes, ["pgfleet.toml:3:1: `servers.main.direct` has no effect on a local server"]);
 }
 
 #[test]
