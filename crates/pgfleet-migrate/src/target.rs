@@ -35,7 +35,10 @@ impl Target {
             .setting("idle_in_transaction_session_timeout", "0")
             .setting("idle_session_timeout", "0")
             .setting("standard_conforming_strings", "on")
-            .setting("client_encoding", "UTF8");
+            .setting("client_encoding", "UTF8")
+            // Else the statement of a run that was killed goes on, and keeps the lock, until the
+            // server has something to say to it. Not every system can look; there it stays so.
+            .wish("client_connection_check_interval", "10s");
         if options.durability == Durability::Run {
             purpose = purpose.setting("synchronous_commit", "off");
         }

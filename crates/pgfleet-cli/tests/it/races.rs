@@ -42,6 +42,29 @@ async fn a_second_ctrl_c_does_not_wait() {
     Ran::end_of(child).exits(130);
 }
 
+/// The server looks every ten seconds whether its client is still there, also behind a file whose
+/// settings were reset.
+#[tokio::test]
+async fn what_a_killed_run_had_under_way_ends_on_the_server_and_lets_the_next_run_in() {
+    let (bare, alone) = (Bare::new().await, Bare::new().await);
+    let mut killed = Vec::new();
+    for (bare, head) in [(&bare, ""), (&alone, "-- pgfleet: no-transaction\n")] {
+        bare.file("1_quick.sql", "create table quick (id int);\nset client_connection_check_interval = 0;\n");
+        bare.file("2_slow.sql", format!("{head}select pg_sleep(600);\n"));
+        bare.file("3_next.sql", "create table next (id int);\n");
+        let mut child = bare.folder.spawn(&bare.arguments(&[]));
+        until("the second migration sleeps", async || !bare.column(SLEEPS).await.is_empty()).await;
+        signal(child.id(), Signal::SIGKILL);
+        child.wait().unwrap();
+        killed.push(child);
+    }
+    bare.file("2_slow.sql", "select 1;\n");
+    bare.migrate(&[]).exits(0).says("applied 2, now at 3");
+    assert_eq!(bare.versions().await, ["1", "2", "3"]);
+    until("the file without a transaction has ended", async || alone.column(SLEEPS).await.is_empty()).await;
+    assert_eq!(alone.versions().await, ["1"]);
+}
+
 #[tokio::test]
 async fn after_a_kill_in_the_middle_everything_is_applied_once() {
     let bare = Bare::new().await;
@@ -51,8 +74,9 @@ async fn after_a_kill_in_the_middle_everything_is_applied_once() {
     until("the second migration sleeps", async || !bare.column(SLEEPS).await.is_empty()).await;
     signal(child.id(), Signal::SIGKILL);
     child.wait().unwrap();
-    // The server notices the loss of its client only when it has something to say: until then the
-    // dead run holds the lock, and whether its message ends in a commit is open.
+    // The server notices the loss of its client when it has something to say, or looks after ten
+    // seconds: until then the dead run holds the lock, and whether its message ends in a commit is
+    // open.
     bare.migrate(&[]).exits(0).says("at 2");
     assert_eq!(bare.versions().await, ["1", "2"]);
     assert_eq!(bare.column("SELECT count(*) FROM slow").await, ["1"]);
