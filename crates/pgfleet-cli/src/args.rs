@@ -173,6 +173,9 @@ pub(crate) struct Migrate {
     /// Give up when another run holds the lock for longer, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) lock_wait: Option<u64>,
+    /// CREATE INDEX CONCURRENTLY in files without a transaction: as-written, or plain-when-empty
+    #[arg(long, value_name = "HOW", hide_possible_values = true, value_parser = ["as-written", "plain-when-empty"])]
+    pub(crate) concurrently: Option<String>,
     /// One database: its connection string (without it, PGFLEET_URL)
     #[arg(long, value_name = "URL", requires = "dir")]
     pub(crate) url: Option<String>,

@@ -185,6 +185,10 @@ pub(crate) fn base_options(manifest: &Manifest, surroundings: &Surroundings) -> 
             manifest::Durability::Run => options::Durability::Run,
             manifest::Durability::Each => options::Durability::Each,
         },
+        concurrently: match own.concurrently {
+            manifest::Concurrently::AsWritten => options::Concurrently::AsWritten,
+            manifest::Concurrently::PlainWhenEmpty => options::Concurrently::PlainWhenEmpty,
+        },
         on_changed: match own.on_changed {
             manifest::OnChanged::Error => options::OnChanged::Error,
             manifest::OnChanged::Warn => options::OnChanged::Warn,

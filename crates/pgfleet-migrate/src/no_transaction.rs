@@ -1,10 +1,13 @@
 //! Files without a transaction around them, statement by statement.
 
+mod plain;
+
 use std::time::Instant;
 
 use pgfleet_postgres::quote_literal;
 use pgfleet_sql::lexer::{self, Token, TokenKind};
 
+use self::plain::Plain;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::failure::Failure;
@@ -97,9 +100,12 @@ impl Work<'_> {
                 return Err(self.partly(self.stopped(unit), unit, index));
             }
             let sql = statement.text(&unit.sql);
-            let Some(done) = self.or_cancel(self.connection.execute_all(sql)).await else {
-                return Err(self.unanswered());
+            let done = match self.plainly(unit, index, sql).await {
+                Plain::AsWritten => self.or_cancel(self.connection.execute_all(sql)).await,
+                Plain::Ran(ran) => Some(ran),
+                Plain::Unanswered => None,
             };
+            let Some(done) = done else { return Err(self.unanswered()) };
             if let Err(error) = done {
                 if error.server().is_none() || error.is_unreachable() {
                     return Err(connected(error));

@@ -53,6 +53,15 @@ pub enum Durability {
     Each,
 }
 
+/// How an index is built that a file without a transaction says to build concurrently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrently {
+    /// As the file says.
+    AsWritten,
+    /// Without `CONCURRENTLY` on a table that has no row.
+    PlainWhenEmpty,
+}
+
 /// How a run behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -77,6 +86,8 @@ pub struct Options {
     pub lock_wait: Option<Duration>,
     /// When commits must be on disk.
     pub durability: Durability,
+    /// How indexes are built concurrently.
+    pub concurrently: Concurrently,
     /// An applied migration whose file was edited.
     pub on_changed: OnChanged,
     /// An applied migration without a file, below the newest known one.
@@ -151,6 +162,7 @@ impl Default for Options {
             wait_delay: Duration::from_secs(5),
             lock_wait: None,
             durability: Durability::Run,
+            concurrently: Concurrently::AsWritten,
             on_changed: OnChanged::Error,
             on_missing: OnChanged::Error,
             on_ahead: OnAhead::Run,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgfleet_control::Solution;
 use pgfleet_control::fleet::TargetReport;
+use pgfleet_migrate::options::Concurrently;
 use pgfleet_migrate::{Options, Outcome, Report, Set, SetPath, Target, run};
 use pgfleet_postgres::Address;
 
@@ -84,6 +85,11 @@ fn apply_flags(options: &mut Options, arguments: &Migrate, wait_attempts: Option
         options.wait_attempts = attempts;
     }
     options.lock_wait = arguments.lock_wait.map(Duration::from_secs);
+    options.concurrently = match arguments.concurrently.as_deref() {
+        Some("plain-when-empty") => Concurrently::PlainWhenEmpty,
+        Some(_) => Concurrently::AsWritten,
+        None => options.concurrently,
+    };
     Ok(())
 }
 

@@ -153,6 +153,29 @@ fn every_setting_says_where_it_comes_from() {
 }
 
 #[tokio::test]
+async fn an_empty_tables_index_is_built_plainly_when_the_flag_or_the_manifest_says_so() {
+    let bare = Bare::new().await;
+    let (table, index) =
+        ("create table t (id int);", "-- pgfleet: no-transaction\ncreate index concurrently on t (id);");
+    let said = "statement 1 was run without CONCURRENTLY, since t has no row";
+    bare.file("1_t.sql", table);
+    bare.file("2_i.sql", index);
+    bare.migrate(&[]).exits(0).says_nothing_of("CONCURRENTLY");
+    bare.file("3_j.sql", index);
+    bare.migrate(&["--concurrently", "plain-when-empty"]).exits(0).says(said);
+    bare.migrate(&["--concurrently", "perhaps"]).exits(2).says("plain-when-empty");
+
+    let mut solution = Solution::new().await;
+    let folder = format!("services/{}/migrations", solution.name("user"));
+    solution.folder.file(&format!("{folder}/2_t.sql"), table);
+    solution.folder.file(&format!("{folder}/3_i.sql"), index);
+    solution.folder.set("PGFLEET_MIGRATIONS__CONCURRENTLY", "plain-when-empty");
+    solution.pgfleet("migrate").exits(0).says(&format!("3_i: {said}"));
+    solution.folder.file(&format!("{folder}/4_j.sql"), index);
+    solution.pgfleet("migrate --concurrently as-written").exits(0).says_nothing_of("CONCURRENTLY");
+}
+
+#[tokio::test]
 async fn psql_opens_the_services_database_as_the_role() {
     let solution = Solution::new().await;
     let trip = solution.name("trip");

@@ -11,8 +11,8 @@ use secrecy::SecretString;
 
 use super::layers::Layers;
 use super::model::{
-    Backup, Broker, Budget, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module, OnAhead,
-    OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution,
+    Backup, Broker, Budget, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module,
+    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution,
     TenantDatabases, TenantUse, Tenants, Uses,
 };
 use super::value::Value;
@@ -135,6 +135,7 @@ fn migrations(read: &Reader<'_>) -> Migrations {
         wait_attempts: read.number(&at("wait_attempts")),
         wait_delay: read.duration(&at("wait_delay")),
         durability: read.word(&at("durability"), Durability::from_word, Durability::Run),
+        concurrently: read.word(&at("concurrently"), Concurrently::from_word, Concurrently::AsWritten),
         on_changed: read.word(&at("on_changed"), OnChanged::from_word, OnChanged::Error),
         on_missing: read.word(&at("on_missing"), OnMissing::from_word, OnMissing::Error),
         on_ahead: read.word(&at("on_ahead"), OnAhead::from_word, OnAhead::Run),

@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Errors};
 pub use model::{
-    Backup, Broker, Budget, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module, OnAhead,
-    OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution,
+    Backup, Broker, Budget, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module,
+    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution,
     TenantDatabases, TenantUse, Tenants, Uses,
 };
 pub use name::{LONGEST_IDENTIFIER, env_name, short_name};

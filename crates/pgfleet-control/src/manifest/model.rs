@@ -7,8 +7,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use super::word::{
-    Broker, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, RetryOn, TenantDatabases,
-    TenantUse,
+    Broker, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, RetryOn,
+    TenantDatabases, TenantUse,
 };
 
 /// A checked manifest: every name in it resolves, every path is absolute.
@@ -239,6 +239,8 @@ pub struct Migrations {
     pub wait_delay: Duration,
     /// When commits wait for the disk.
     pub durability: Durability,
+    /// How indexes are built concurrently.
+    pub concurrently: Concurrently,
     /// An applied migration was edited.
     pub on_changed: OnChanged,
     /// An applied migration has no file.

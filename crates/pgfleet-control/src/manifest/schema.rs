@@ -5,8 +5,8 @@
 
 use super::value::Kind;
 use super::word::{
-    Broker, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, RetryOn, TenantDatabases,
-    TenantUse,
+    Broker, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, RetryOn,
+    TenantDatabases, TenantUse,
 };
 
 /// What a key is when nobody sets it.
@@ -134,6 +134,7 @@ pub(super) static KEYS: &[Key] = &[
     key("migrations.wait_attempts", COUNT, Is("30"), "How often a service looks for its server when it starts"),
     key("migrations.wait_delay", Duration, Is("5s"), "Time between two such looks"),
     key("migrations.durability", Words(Durability::WORDS), Is("run"), "`run`: one flush to disk at the end of a run; `each`: one per migration"),
+    key("migrations.concurrently", Words(Concurrently::WORDS), Is("as-written"), "`CREATE INDEX CONCURRENTLY` in a file without a transaction; `plain-when-empty`: without `CONCURRENTLY` on a table that has no row, so that it waits for no older transaction"),
     key("migrations.on_changed", Words(OnChanged::WORDS), Is("error"), "An applied migration was edited"),
     key("migrations.on_missing", Words(OnMissing::WORDS), Is("error"), "An applied migration below the newest known one has no file"),
     key("migrations.on_ahead", Words(OnAhead::WORDS), Is("run"), "The database is ahead of the newest migration known here"),

@@ -69,6 +69,14 @@ words! {
         Each = "each",
     }
 
+    /// How an index is built that a file without a transaction says to build concurrently.
+    Concurrently {
+        /// As the file says.
+        AsWritten = "as-written",
+        /// Without `CONCURRENTLY` on a table that has no row.
+        PlainWhenEmpty = "plain-when-empty",
+    }
+
     /// What happens when an applied migration's file was edited.
     OnChanged {
         /// The run ends before anything is applied.

@@ -4,6 +4,7 @@ mod announce;
 mod apply;
 mod code;
 mod concurrency;
+mod concurrently;
 mod crash;
 mod crash_whole;
 mod files;

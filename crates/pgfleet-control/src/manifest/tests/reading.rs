@@ -36,6 +36,7 @@ fn a_bare_service_gets_all_defaults() {
     assert_eq!(migrations.max_retry_wait, Duration::from_secs(15));
     assert_eq!(migrations.concurrency, 4);
     assert_eq!(migrations.on_ahead, OnAhead::Run);
+    assert_eq!(migrations.concurrently, Concurrently::AsWritten);
     assert_eq!(manifest.backup.keep_days, 30);
     assert!(manifest.events.url.is_none());
 }
@@ -119,6 +120,7 @@ max_retry_wait = "1s"
 wait_attempts = 2
 wait_delay = "1s"
 durability = "each"
+concurrently = "plain-when-empty"
 on_changed = "warn"
 on_missing = "warn"
 on_ahead = "error"
@@ -162,6 +164,7 @@ fn every_key_can_be_written() {
     assert_eq!(direct.map(secrecy::ExposeSecret::expose_secret), Some("postgres://db:5433"));
     assert_eq!(manifest.server_of(&manifest.services[1]).name, "second");
     assert_eq!(manifest.migrations.on_out_of_order, OnOutOfOrder::Apply);
+    assert_eq!(manifest.migrations.concurrently, Concurrently::PlainWhenEmpty);
     assert_eq!(manifest.migrations.placeholders["region"].expose_secret(), "eu");
     assert_eq!(manifest.events.broker, Broker::Rabbitmq);
     assert_eq!(manifest.connections["AbpPermissionManagement"], "administration");
@@ -181,7 +184,7 @@ fn every_key_can_be_written() {
     let notes: Vec<_> = unused.iter().map(ToString::to_string).collect();
     assert!(notes.contains(&"pgfleet.toml:9:1: `servers.main.replicas` has no effect in this version".into()));
     assert!(
-        notes.contains(&"pgfleet.toml:93:1: `backup.keep_days` has no effect in this version".into()),
+        notes.contains(&"pgfleet.toml:94:1: `backup.keep_days` has no effect in this version".into()),
         "{notes:#?}"
     );
     assert!(!notes.iter().any(|note| note.contains("uses") || note.contains("migrations.")), "{notes:#?}");
