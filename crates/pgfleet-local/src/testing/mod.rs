@@ -10,20 +10,36 @@
 //! use pgfleet_local::testing::TestServer;
 //! let server = TestServer::shared().await;
 //! let database = server.database().await;
-//! let url = database.url(); // postgres://postgres:…@127.0.0.1:<port>/t_…
+//! let url = database.url(); // postgres://postgres:…@127.0.0.1:<port>/pgt_…
 //! # }
 //! ```
 //!
-//! Functions here panic with the reason instead of returning errors: a test cannot go on without
+//! [`Databases`] makes them, on this server and on any other: empty ones, and copies of a template that is made once
+//! ([`Recipe`]).
+//!
+//! Functions of [`TestServer`] panic with the reason instead of returning errors: a test cannot go on without
 //! its server.
 
+mod comment;
 mod database;
+mod databases;
+mod lines;
+mod name;
 mod own;
 mod pooler;
 mod server;
 mod sweep;
+mod template;
 
 pub use database::TestDatabase;
+pub use databases::Databases;
 pub use own::OwnServer;
 pub use pooler::{PoolMode, Pooler, PoolerOptions};
 pub use server::TestServer;
+pub use template::Recipe;
+
+use crate::error::{Error, Kind};
+
+fn database_error(action: &str, source: tokio_postgres::Error) -> Error {
+    Kind::Database { action: action.to_owned(), source }.into()
+}

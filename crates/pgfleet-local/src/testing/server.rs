@@ -4,24 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::{Arc, LazyLock};
 
 use tokio_postgres::{Client, NoTls};
 
-use super::database::{TestDatabase, unique_name};
-use super::sweep;
+use super::database::TestDatabase;
+use super::database_error;
+use super::databases::Databases;
 use crate::binaries::{Binaries, Search};
 use crate::cluster::{Cluster, ClusterOptions, HOST, Running, Status, StopMode};
-use crate::error::{Error, Kind, Result, describe};
+use crate::error::{Error, Result, describe};
 use crate::user::{ServerUser, current_uid};
 use crate::{files, state};
-
-/// Every test database is a copy of this one, which nobody can connect to: copying fails while
-/// somebody is connected to the original.
-pub(super) const TEMPLATE: &str = "pgfleet_test_template";
-
-/// Serialises making the template; any number that nobody else uses.
-const TEMPLATE_LOCK: i64 = 0x7067_666c_6565_7401;
 
 const MAX_CONNECTIONS: u32 = 300;
 const SUPERUSER: &str = "postgres";
@@ -42,8 +36,7 @@ pub struct TestServer {
 struct Shared {
     running: Running,
     password: String,
-    /// Names of databases that are done with; the sweeper's end of it drops them.
-    discarded: mpsc::Sender<String>,
+    databases: Databases,
 }
 
 impl std::fmt::Debug for Shared {
@@ -82,9 +75,12 @@ impl TestServer {
         let (running, password) = started
             .unwrap_or_else(|error| panic!("no test server: {}\n{}", describe(&error), error.hints().join("\n")));
         let url = url(running.port, &password, "postgres");
-        make_template(&url).await.unwrap_or_else(|error| panic!("no test server: {}", describe(&error)));
-        let discarded = sweep::spawn(url);
-        let server = Self { shared: Arc::new(Shared { running, password, discarded }) };
+        let open = move || {
+            let url = url.clone();
+            async move { connect(&url).await.map_err(|error| describe(&error)) }
+        };
+        let databases = Databases::new(open, true);
+        let server = Self { shared: Arc::new(Shared { running, password, databases }) };
         servers.insert(major, server.clone());
         server
     }
@@ -119,34 +115,29 @@ impl TestServer {
         self.shared.running.version
     }
 
+    /// Where its databases come from.
+    pub fn databases(&self) -> &Databases {
+        &self.shared.databases
+    }
+
     /// A fresh, empty database.
     ///
     /// # Panics
     /// When it cannot be made.
     pub async fn database(&self) -> TestDatabase {
-        let name = unique_name();
-        // The cheap strategy for a small template: no checkpoint.
-        let sql = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY wal_log");
-        let made = async {
-            let client = connect(&self.superuser_url("postgres")).await?;
-            client.batch_execute(&sql).await.map_err(|source| database_error("make a database", source))
-        };
-        if let Err(error) = made.await {
-            panic!("no test database: {}", describe(&error));
+        match self.databases().empty().await {
+            Ok(name) => TestDatabase::new(name, self.clone()),
+            Err(error) => panic!("no test database: {}", describe(&error)),
         }
-        TestDatabase::new(name, self.clone())
     }
 
     /// A name for a database that does not exist yet. Whatever is made under this name, or a name
     /// that begins with it, is removed after this process ended.
-    #[expect(clippy::unused_async, reason = "it may come to ask the server")]
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
     pub async fn empty_name(&self) -> String {
-        unique_name()
-    }
-
-    pub(super) fn discard(&self, name: &str) {
-        // Without a receiver the next process removes it.
-        let _ = self.shared.discarded.send(name.to_owned());
+        self.databases().name().await.unwrap_or_else(|error| panic!("no name for a database: {}", describe(&error)))
     }
 
     /// Stops the shared servers of this machine user, all versions; returns how many ran.
@@ -187,10 +178,6 @@ fn encode(text: &str) -> String {
             _ => format!("%{byte:02X}"),
         })
         .collect()
-}
-
-pub(super) fn database_error(action: &str, source: tokio_postgres::Error) -> Error {
-    Kind::Database { action: action.to_owned(), source }.into()
 }
 
 /// Connects; the connection lives in a task of its own until the client is dropped.
@@ -283,26 +270,6 @@ fn password(folder: &Path) -> Result<String> {
 
 pub(super) fn random_password() -> String {
     state::hex(&rand::random::<[u8; 16]>())
-}
-
-async fn make_template(url: &str) -> Result<()> {
-    let failed = |source| database_error("make the template database", source);
-    let client = connect(url).await?;
-    let closed = format!("SELECT 1 FROM pg_database WHERE datname = '{TEMPLATE}' AND NOT datallowconn");
-    if client.query_opt(&closed, &[]).await.map_err(failed)?.is_some() {
-        return Ok(());
-    }
-    // Released with the session. Whoever waits here finds the template afterwards.
-    client.execute("SELECT pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.map_err(failed)?;
-    if client.query_opt(&closed, &[]).await.map_err(failed)?.is_some() {
-        return Ok(());
-    }
-    // One that is still open was left by somebody who died in the middle.
-    client.batch_execute(&format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")).await.map_err(failed)?;
-    client
-        .batch_execute(&format!("CREATE DATABASE {TEMPLATE} TEMPLATE template0 ALLOW_CONNECTIONS false"))
-        .await
-        .map_err(failed)
 }
 
 #[cfg(test)]

@@ -1,89 +1,157 @@
-//! Removing databases that nobody needs any more.
+//! Removing what nobody needs any more: databases and roles of dead processes, and templates out of use.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-use tokio_postgres::Client;
+use super::comment::{self, TemplateMark};
+use super::databases::{Inner, quote, remove_on};
+use super::lines::{ALIVE, number};
+use super::name;
+use super::template::is_true;
 
-use super::database::origin;
-use super::server::connect;
-use crate::postmaster::is_alive;
+/// One process sweeps at a time; the others have nothing to wait for. `pgts` in ASCII.
+const SWEEPING: i32 = 0x7067_7473;
 
-/// One process sweeps at a time; the others have nothing to wait for.
-const SWEEP_LOCK: i64 = 0x7067_666c_6565_7402;
-
-/// A test that runs longer than this loses its database.
-const TOO_OLD: u64 = 2 * 60 * 60;
-
-/// Starts the thread that removes what dead processes left behind and then what this process
-/// discards. Nobody waits for it: what it has not done when the process ends, the next one does.
-pub(super) fn spawn(url: String) -> Sender<String> {
-    let (sender, receiver) = channel();
-    let spawned = thread::Builder::new().name("pgfleet-test-sweep".to_owned()).spawn(move || run(&url, &receiver));
-    if let Err(error) = spawned {
-        tracing::warn!(%error, "test databases are not swept");
-    }
-    sender
-}
-
-fn run(url: &str, discarded: &Receiver<String>) {
-    // A runtime of its own, because a test's runtime ends with the test.
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+/// Removes what is left over, as far as the role may.
+pub(super) async fn sweep(inner: &Inner) {
+    let Ok(line) = inner.lines.take().await else { return };
+    let locked = line.rows("sweep", &format!("SELECT pg_try_advisory_lock({SWEEPING}, 0)")).await;
+    if !locked.is_ok_and(|rows| is_true(rows.first())) {
         return;
-    };
-    runtime.block_on(async {
-        if let Ok(client) = connect(url).await {
-            sweep(&client).await;
+    }
+    if let Ok(found) = look(&line).await {
+        for database in found.databases.iter().filter(|database| found.is_over(database, inner.is_ours)) {
+            remove_on(&line, &database.name).await;
         }
-    });
-    while let Ok(name) = discarded.recv() {
-        runtime.block_on(async {
-            // Connected for the moment only: many test processes share the server's connections.
-            if let Ok(client) = connect(url).await {
-                drop_database(&client, &name).await;
-                while let Ok(name) = discarded.try_recv() {
-                    drop_database(&client, &name).await;
-                }
+        // On a server of somebody else's, tests make no roles through us.
+        for role in found.roles.iter().filter(|role| inner.is_ours && found.is_dead(role)) {
+            // Fails while something still belongs to the role; then the next sweep tries again.
+            let role = quote(role);
+            let _ = line.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+        }
+    }
+    let _ = line.rows("sweep", &format!("SELECT pg_advisory_unlock({SWEEPING}, 0)")).await;
+}
+
+struct Found {
+    databases: Vec<Database>,
+    roles: Vec<String>,
+    /// Keys of processes that live.
+    alive: Vec<i32>,
+    yesterday: String,
+    last_week: String,
+}
+
+struct Database {
+    name: String,
+    comment: String,
+}
+
+/// Names first, then who lives: a process that makes a database in between is none of the names', and one whose
+/// database is among them was alive before.
+async fn look(client: &Client) -> Result<Found, tokio_postgres::Error> {
+    let prefix = name::PREFIX.replace('_', "\\_");
+    let sql = format!(
+        "SELECT datname, coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database \
+         WHERE datname LIKE '{prefix}%'; \
+         SELECT rolname FROM pg_roles WHERE rolname LIKE '{prefix}%'; \
+         SELECT objid::int8 FROM pg_locks WHERE locktype = 'advisory' AND classid = {ALIVE} AND objsubid = 2; \
+         SELECT to_char(day - interval '1 day', 'YYYY-MM-DD'), to_char(day - interval '7 days', 'YYYY-MM-DD') \
+         FROM (SELECT now() AT TIME ZONE 'UTC') AS days (day)"
+    );
+    let mut answers: Vec<Vec<Vec<String>>> = Vec::new();
+    for message in client.simple_query(&sql).await? {
+        match (message, answers.last_mut()) {
+            (SimpleQueryMessage::RowDescription(_), _) => answers.push(Vec::new()),
+            (SimpleQueryMessage::Row(row), Some(rows)) => {
+                rows.push((0..row.len()).map(|at| row.get(at).unwrap_or_default().to_owned()).collect());
             }
-        });
+            _ => {}
+        }
+    }
+    let mut answers = answers.into_iter();
+    let mut next = || answers.next().into_iter().flatten();
+    let database = |row: Vec<String>| {
+        let mut row = row.into_iter();
+        Database { name: row.next().unwrap_or_default(), comment: row.next().unwrap_or_default() }
+    };
+    let databases = next().map(database).collect();
+    let roles = next().filter_map(|row| row.into_iter().next()).collect();
+    // The view has the number unsigned.
+    let alive = next().filter_map(|row| Some(row.first()?.parse::<u32>().ok()?.cast_signed())).collect();
+    let mut days = next().next().unwrap_or_default().into_iter();
+    let (yesterday, last_week) = (days.next().unwrap_or_default(), days.next().unwrap_or_default());
+    Ok(Found { databases, roles, alive, yesterday, last_week })
+}
+
+impl Found {
+    fn is_dead(&self, name: &str) -> bool {
+        name::key(name).is_some_and(|key| !self.alive.contains(&number(key)))
+    }
+
+    /// Whether a database can go. Days are compared as texts, whose order is that of time.
+    fn is_over(&self, database: &Database, is_ours: bool) -> bool {
+        let Database { name, comment } = database;
+        if name::is_template(name) {
+            let unused =
+                |mark: TemplateMark| mark.used < *if mark.family.is_some() { &self.yesterday } else { &self.last_week };
+            return TemplateMark::read(comment).is_some_and(unused);
+        }
+        match comment::kept(comment) {
+            Some(day) => self.is_dead(name) && day < self.last_week.as_str(),
+            None => self.is_dead(name) && (is_ours || comment::is_database(comment)),
+        }
     }
 }
 
-async fn sweep(client: &Client) {
-    let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&SWEEP_LOCK]).await;
-    if !locked.is_ok_and(|row| row.get(0)) {
-        return;
-    }
-    for name in leftovers(client, "SELECT datname::text FROM pg_database WHERE datname LIKE 't\\_%'").await {
-        drop_database(client, &name).await;
-    }
-    for name in leftovers(client, "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 't\\_%'").await {
-        // Fails while something still belongs to the role; then the next sweep tries again.
-        let name = quote(&name);
-        let _ = client.batch_execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn leftovers(client: &Client, sql: &str) -> Vec<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let rows = client.query(sql, &[]).await.unwrap_or_default();
-    rows.iter()
-        .map(|row| row.get::<_, String>(0))
-        .filter(|name| origin(name).is_some_and(|(made, pid)| !is_alive(pid) || now.saturating_sub(made) > TOO_OLD))
-        .collect()
-}
-
-async fn drop_database(client: &Client, name: &str) {
-    let name = quote(name);
-    // A closed template of a test has to be opened for removal.
-    let _ = client.batch_execute(&format!("ALTER DATABASE {name} IS_TEMPLATE false")).await;
-    let dropped = client.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-    if let Err(error) = dropped {
-        tracing::debug!(%error, database = %name, "a test database stays for the next sweep");
+    fn found() -> Found {
+        Found {
+            databases: Vec::new(),
+            roles: Vec::new(),
+            alive: vec![number(0xffff_fff0)],
+            yesterday: "2026-07-01".to_owned(),
+            last_week: "2026-06-25".to_owned(),
+        }
     }
-}
 
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    fn is_over(name: &str, comment: &str) -> bool {
+        found().is_over(&Database { name: name.to_owned(), comment: comment.to_owned() }, false)
+    }
+
+    #[test]
+    fn only_what_is_marked_and_of_a_dead_process_goes() {
+        let dead = name::unique(1);
+        let marked = comment::of_database();
+        assert!(is_over(&dead, marked));
+        assert!(!is_over(&name::unique(0xffff_fff0), marked), "its process lives");
+        for other in ["", "somebody's"] {
+            assert!(!is_over(&dead, other), "not marked");
+        }
+        assert!(!is_over("pgt_shirts", marked), "not one of our names");
+        let database = Database { name: format!("{dead}_tenant"), comment: String::new() };
+        assert!(found().is_over(&database, true), "everything on the server is for tests");
+    }
+
+    #[test]
+    fn what_is_kept_goes_after_a_week() {
+        let dead = name::unique(1);
+        assert!(!is_over(&dead, &comment::of_kept("2026-06-25")));
+        assert!(is_over(&dead, &comment::of_kept("2026-06-24")));
+    }
+
+    #[test]
+    fn templates_go_when_they_were_not_used() {
+        let name = name::of_template("0123456789abcdef01234567");
+        let mark = |used: &str, family: Option<&str>| {
+            TemplateMark { used: used.to_owned(), bytes: 1, family: family.map(str::to_owned) }.text()
+        };
+        assert!(!is_over(&name, &mark("2026-06-25", None)));
+        assert!(is_over(&name, &mark("2026-06-24", None)));
+        assert!(!is_over(&name, &mark("2026-07-01", Some("f"))));
+        assert!(is_over(&name, &mark("2026-06-30", Some("f"))));
+        assert!(!is_over(&name, "somebody's"));
+    }
 }
