@@ -247,6 +247,11 @@ impl Connection {
         let _kept = self.proven.set(proven);
     }
 
+    /// Returns the client library's own handle alone; the connection lives until that is dropped.
+    pub fn into_client(self) -> Client {
+        self.client
+    }
+
     /// Returns whether the connection is gone.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()

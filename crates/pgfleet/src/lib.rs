@@ -36,11 +36,15 @@ mod observer;
 mod readiness;
 mod service;
 mod start;
+#[cfg(feature = "test")]
+pub mod test;
 
 pub use builder::Builder;
 pub use error::{Error, ErrorKind};
 pub use module::Module;
-pub use pgfleet_macros::{migrations, seeds, test};
+#[cfg(feature = "test")]
+pub use pgfleet_macros::test;
+pub use pgfleet_macros::{migrations, seeds};
 pub use pgfleet_migrate::announce::{Applied, AppliedSet};
 pub use pgfleet_migrate::code::{Backfill, Batch, IntoStep, Migration, SchemaMigration, Seeder, StepResult};
 pub use pgfleet_migrate::db::Db;

@@ -2,3 +2,5 @@
 
 mod start;
 mod support;
+mod test_databases;
+mod test_processes;

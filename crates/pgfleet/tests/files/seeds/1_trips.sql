@@ -1,0 +1,1 @@
+INSERT INTO trips VALUES (1, 'from a file') ON CONFLICT DO NOTHING;
