@@ -83,6 +83,22 @@ impl HistoryTable {
         )
     }
 
+    /// Returns the statements that add to a history which somebody else made what it lacks; `has` are
+    /// the names of its columns.
+    ///
+    /// Rows that are there get no values: nobody knows who wrote them, and when.
+    pub(crate) fn add_columns_sql(&self, has: &[&str]) -> String {
+        let lacks: Vec<_> = COLUMNS.iter().filter(|(name, ..)| !has.contains(name)).collect();
+        if lacks.is_empty() {
+            return String::new();
+        }
+        let mut parts: Vec<String> =
+            lacks.iter().map(|(name, kind, _)| format!("ADD COLUMN IF NOT EXISTS {name} {kind}")).collect();
+        let defaults = lacks.iter().filter(|(.., default)| !default.is_empty());
+        parts.extend(defaults.map(|(name, _, default)| format!("ALTER COLUMN {name} SET DEFAULT {default}")));
+        format!("ALTER TABLE {} {};", self.quoted(), parts.join(", "))
+    }
+
     /// Returns the statement that makes the record of seeds.
     pub(crate) fn create_seeds_sql(&self) -> String {
         format!(
@@ -153,6 +169,23 @@ impl HistoryTable {
         )
     }
 }
+
+/// Name, type and default of the columns that a history has beside its version.
+const COLUMNS: [(&str, &str, &str); 13] = [
+    ("description", "text", "''"),
+    ("checksum", "text", ""),
+    ("raw_hash", "text", ""),
+    ("sql", "text", ""),
+    ("down", "text", ""),
+    ("applied_at", "timestamptz", "pg_catalog.clock_timestamp()"),
+    ("applied_by", "text", "session_user"),
+    ("os_user", "text", ""),
+    ("host", "text", ""),
+    ("tool", "text", ""),
+    ("run", "uuid", ""),
+    ("took_ms", "double precision", ""),
+    ("announced_at", "timestamptz", ""),
+];
 
 /// Returns the statement that takes back the rights to write tables that default rights gave to
 /// others than their owner: who may write a history can forge it.

@@ -30,13 +30,33 @@ pub(crate) async fn look_all(
 }
 
 /// Reads the history and the seeds in one round trip; a table that does not exist is an answer.
+///
+/// A history that somebody else made may lack columns; it is read in a second one.
 pub(crate) async fn look(connection: &Connection, table: &HistoryTable, with_seeds: bool) -> Result<Look, Error> {
-    let mut sql = format!(
+    let whole = format!(
         "SELECT version, description, coalesce(checksum, ''), coalesce(raw_hash, ''), \
          pg_catalog.to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
          (down IS NOT NULL)::int, coalesce(run::text, ''), (announced_at IS NOT NULL)::int FROM {}",
         table.quoted()
     );
+    match read(connection, table, with_seeds, whole).await {
+        // 42703: no such column. As JSON a row has those that there are.
+        Err(error) if error.sql_state() == Some("42703") => {
+            let present = format!(
+                "SELECT h.version, j->>'description', coalesce(j->>'checksum', ''), coalesce(j->>'raw_hash', ''), \
+                 pg_catalog.to_char((j->>'applied_at')::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+                 (j->>'down' IS NOT NULL)::int, coalesce(j->>'run', ''), (j->>'announced_at' IS NOT NULL)::int \
+                 FROM {} h, pg_catalog.to_jsonb(h) j",
+                table.quoted()
+            );
+            read(connection, table, with_seeds, present).await
+        }
+        looked => looked,
+    }
+}
+
+/// Reads a history by this statement, and the seeds.
+async fn read(connection: &Connection, table: &HistoryTable, with_seeds: bool, mut sql: String) -> Result<Look, Error> {
     if with_seeds {
         sql.push_str(&format!("; SELECT name, checksum FROM {}", table.seeds_quoted()));
     }
@@ -122,10 +142,15 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, beside
     let schemas = if table.schema == SCHEMA { vec![SCHEMA] } else { vec![SCHEMA, table.schema.as_str()] };
     let wanted: Vec<String> = schemas.iter().map(|schema| pgfleet_postgres::quote_literal(schema)).collect();
     let there = |name: &str| format!("pg_catalog.to_regclass({}) IS NOT NULL", pgfleet_postgres::quote_literal(name));
+    let columns = format!(
+        "(SELECT pg_catalog.string_agg(attname, ',') FROM pg_catalog.pg_attribute \
+         WHERE attrelid = pg_catalog.to_regclass({}) AND attnum > 0 AND NOT attisdropped)",
+        pgfleet_postgres::quote_literal(&table.quoted())
+    );
     let rows = connection
         .simple(&format!(
             "SELECT (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname IN ({})) = {}, {}, {}, {}, {HAS_COLUMNS}, \
-             EXISTS (SELECT FROM pg_catalog.pg_default_acl), {}",
+             EXISTS (SELECT FROM pg_catalog.pg_default_acl), {}, {columns}",
             wanted.join(", "),
             schemas.len(),
             there(&table.quoted()),
@@ -144,6 +169,9 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, beside
     if !yes(1) {
         sql.push_str(&table.create_history_sql());
         made.push(table.quoted());
+    } else if let Some(columns) = rows.first().and_then(|row| row.get(7)) {
+        let columns: Vec<&str> = columns.split(',').collect();
+        sql.push_str(&table.add_columns_sql(&columns));
     }
     if beside.seeds && !yes(2) {
         sql.push_str(&table.create_seeds_sql());
@@ -284,7 +312,7 @@ pub(crate) async fn texts(
     table: &HistoryTable,
     version: &str,
 ) -> Result<Option<(String, Option<String>)>, Error> {
-    let sql = format!("SELECT coalesce(sql, ''), down FROM {} WHERE version = $1", table.quoted());
+    let sql = format!("SELECT coalesce(sql, ''), down FROM {} WHERE version::text = $1", table.quoted());
     let rows = connection.query(&sql, &[(&version, pgfleet_postgres::Type::TEXT)]).await?;
     Ok(rows.first().map(|row| (row.get(0), row.get(1))))
 }

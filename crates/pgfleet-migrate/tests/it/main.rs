@@ -8,6 +8,7 @@ mod concurrently;
 mod crash;
 mod crash_whole;
 mod files;
+mod hand_written;
 mod history;
 mod layouts;
 mod newest;
