@@ -153,10 +153,7 @@ impl Crashing {
     /// Runs until it is done, going on with the file without a transaction as its user would.
     async fn finish(&self, seed: u64) {
         for _ in 0..5 {
-            let error = match self.migrate().await {
-                Ok(_) => return,
-                Err(error) => error,
-            };
+            let Err(error) = self.migrate().await else { return };
             assert_eq!(error.kind(), ErrorKind::Interrupted, "seed {seed}: {}", shown(&error));
             let version = "4".parse().unwrap();
             // Which of the two it needs depends on whether its first statement had ended.
