@@ -90,7 +90,7 @@ impl Token {
 
 /// Returns the tokens of `text`.
 pub fn tokens(text: &str) -> Lexer<'_> {
-    Lexer { text, bytes: text.as_bytes(), position: 0, escape: Escape::No }
+    Lexer { text, bytes: text.as_bytes(), position: 0, escape: Escape::No, signs: 0 }
 }
 
 /// Returns the tokens of `text` without white space and comments.
@@ -114,6 +114,9 @@ pub struct Lexer<'a> {
     bytes: &'a [u8],
     position: usize,
     escape: Escape,
+    /// Up to where only signs follow, each an operator of its own; else a long row of them would be looked through again
+    /// for every one.
+    signs: usize,
 }
 
 impl Iterator for Lexer<'_> {
@@ -138,7 +141,7 @@ impl Iterator for Lexer<'_> {
 }
 
 impl Lexer<'_> {
-    fn token_at(&self, start: usize, first: u8) -> (TokenKind, usize) {
+    fn token_at(&mut self, start: usize, first: u8) -> (TokenKind, usize) {
         let second = self.at(start + 1);
         match first {
             b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => (
@@ -294,7 +297,10 @@ impl Lexer<'_> {
 
     /// The end of an operator: the longest run of operator characters, but never into a comment, and without a sign at
     /// its end unless one of the characters that no SQL operator has is in it (`=-1` is `=` and `-1`, `@-` is one).
-    fn operator(&self, start: usize) -> usize {
+    fn operator(&mut self, start: usize) -> usize {
+        if start < self.signs {
+            return start + 1;
+        }
         let mut end = self.run(start + 1, is_operator);
         let run = &self.bytes[start..end];
         if let Some(comment) = run.windows(2).position(|pair| pair == b"--" || pair == b"/*") {
@@ -304,6 +310,7 @@ impl Lexer<'_> {
         if run.len() > 1
             && !run.iter().any(|b| matches!(b, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%'))
         {
+            self.signs = end;
             while end > start + 1 && matches!(self.bytes[end - 1], b'+' | b'-') {
                 end -= 1;
             }
@@ -435,6 +442,19 @@ pub(crate) mod tests {
             ["a", "->>", "'b'", "::", "c", "[", "1", ":", "2", "]", ".", "d", ":=", "e", "..", "f"]
         );
         assert_eq!(texts("a => +-b"), ["a", "=>", "+", "-", "b"]);
+    }
+
+    /// Quadratic time would not end here.
+    #[test]
+    fn long_rows_of_one_thing_take_no_longer_for_each() {
+        let length = 500_000;
+        for piece in ["+", "+*", "<+", "$a", "$ ", "''", "(", "/*", "*/", "\\", "1.", "E'", "u&", "a$", "::", "ä", "\r"]
+        {
+            let text = piece.repeat(length);
+            assert!(tokens(&text).map(|token| token.end - token.start).sum::<usize>() == text.len(), "{piece}");
+        }
+        assert_eq!(tokens(&format!("={}", "+".repeat(length))).count(), length + 1);
+        assert_eq!(tokens(&format!("{}@", "+".repeat(length))).count(), 1);
     }
 
     #[test]

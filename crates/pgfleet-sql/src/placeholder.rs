@@ -193,12 +193,15 @@ fn find_flyway(text: &str) -> Vec<Placeholder<'_>> {
     let mut from = 0;
     while let Some(start) = text[from..].find("${").map(|position| from + position) {
         from = start + 2;
-        let Some(length) = text[from..].find('}') else {
-            break;
-        };
-        let name = &text[from..from + length];
-        if is_flyway_name(name) {
-            found.push(Placeholder { name, start, end: from + length + 1, form: Form::Raw });
+        // What is not a name is left alone: `$${"a": 1}$$` is a dollar-quoted string.
+        let length = text[from..].bytes().take_while(|b| is_flyway_name(*b)).count();
+        if length > 0 && text.as_bytes().get(from + length) == Some(&b'}') {
+            found.push(Placeholder {
+                name: &text[from..from + length],
+                start,
+                end: from + length + 1,
+                form: Form::Raw,
+            });
             from += length + 1;
         }
     }
@@ -209,10 +212,8 @@ fn is_psql_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80)
 }
 
-/// What is not a name is left alone: `$${"a": 1}$$` is a dollar-quoted string.
-fn is_flyway_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':') || b >= 0x80)
+fn is_flyway_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b':') || byte >= 0x80
 }
 
 /// Writes a value in quotes. Doubling the quote is enough with `standard_conforming_strings`, which the runner sets; this
@@ -331,6 +332,17 @@ mod tests {
             assert_eq!(flyway(text), text);
         }
         assert_eq!(flyway("${a ${name}"), "${a O'Neil\\");
+    }
+
+    /// Quadratic time would not end here.
+    #[test]
+    fn many_that_are_no_placeholders_take_no_longer_for_each() {
+        for piece in ["${", "${a", "${ ", ":'", ":", ":\""] {
+            let text = format!("{}}}", piece.repeat(300_000));
+            for style in [Style::Psql, Style::Flyway] {
+                assert!(names(&text, style).len() <= 1, "{piece}");
+            }
+        }
     }
 
     #[test]
