@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod run;
 mod soak;
 mod system;
@@ -24,7 +25,9 @@ Usage: cargo xtask <COMMAND>
   ci                         What .ci/run does: format, dependencies, clippy, docs, tests
   soak [--rounds N] [-- ARG…]
                              The crash tests, many more rounds of each (200 unless told)
-  bench migrate [--quick] [--rounds N] [--databases N] [--only a,b,c,d]
+  fuzz [--seconds N] [TARGET]
+                             The fuzz targets, or one of them, each for N seconds (60 unless told)
+  bench migrate [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e]
                              Measures against peers and the limit; writes the table of bench/README.md
 
 --keep-servers leaves the shared test servers running, which makes the next run start faster.
@@ -65,6 +68,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             Ok(rounds) if rounds > 0 => soak::run(rounds, passed),
             _ => bail!("--rounds takes a number above 0, not {rounds}"),
         },
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["bench", rest @ ..] if !rest.is_empty() => bench::run(rest),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");
