@@ -16,6 +16,7 @@ mod ratio;
 mod report;
 mod server;
 mod single;
+mod text;
 mod timing;
 mod work;
 
@@ -53,6 +54,9 @@ fn migrate(options: &Options) -> Result<()> {
     }
     if options.has(Case::D) {
         example::measure(options, &work.path, &limit, &mut report)?;
+    }
+    if options.has(Case::E) {
+        text::measure(options, &mut report)?;
     }
     let text = report.render();
     println!("{text}");

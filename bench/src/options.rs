@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub(crate) const USAGE: &str = "--pgfleet PROGRAM [--quick] [--rounds N] [--databases N] [--only a,b,c,d]";
+pub(crate) const USAGE: &str = "--pgfleet PROGRAM [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e]";
 
 /// Fewer paired ratios than this give no interval worth printing.
 const ROUNDS: usize = 11;
@@ -20,6 +20,12 @@ pub(crate) enum Case {
     C,
     /// The second `up` of the example.
     D,
+    /// The text of SQL.
+    E,
+}
+
+impl Case {
+    const ALL: [Self; 5] = [Self::A, Self::B, Self::C, Self::D, Self::E];
 }
 
 #[derive(Debug)]
@@ -37,7 +43,7 @@ impl Options {
     pub(crate) fn parse(args: &[&str]) -> Result<Self> {
         let mut args = args.iter();
         let (mut pgfleet, mut rounds, mut databases, mut quick) = (None, None, None, false);
-        let mut cases = vec![Case::A, Case::B, Case::C, Case::D];
+        let mut cases = Case::ALL.to_vec();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match *arg {
@@ -61,7 +67,7 @@ impl Options {
 
     /// Only a complete run may replace the published table.
     pub(crate) fn writes_readme(&self) -> bool {
-        !self.quick && self.cases.len() == 4 && self.rounds >= ROUNDS && self.databases >= 200
+        !self.quick && Case::ALL.iter().all(|case| self.has(*case)) && self.rounds >= ROUNDS && self.databases >= 200
     }
 }
 
@@ -71,6 +77,7 @@ fn case(name: &str) -> Result<Case> {
         "b" => Case::B,
         "c" => Case::C,
         "d" => Case::D,
-        _ => bail!("--only takes a, b, c and d, not {name}"),
+        "e" => Case::E,
+        _ => bail!("--only takes a, b, c, d and e, not {name}"),
     })
 }

@@ -48,6 +48,30 @@ impl Report {
         self.say_last();
     }
 
+    /// Compares a speed, in millions of bytes a second, with a fixed one; the ratio is of times, as everywhere.
+    pub(crate) fn speed(
+        &mut self,
+        case: &str,
+        bytes: usize,
+        ours: &[Duration],
+        (name, other): (&str, &[Duration]),
+        goal: f64,
+    ) {
+        let ratio = Middle::of_ratios(ours, other);
+        let met = if speed(bytes, median_time(ours)) >= goal { "yes" } else { "no" };
+        let with_speed = |times: &[Duration]| format!("{:.0} MB/s, {}", speed(bytes, median_time(times)), range(times));
+        self.rows.push([
+            case.to_owned(),
+            with_speed(ours),
+            name.to_owned(),
+            with_speed(other),
+            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high),
+            format!("≥ {goal} MB/s"),
+            met.to_owned(),
+        ]);
+        self.say_last();
+    }
+
     fn say_last(&self) {
         if let Some(row) = self.rows.last() {
             eprintln!("{}", row.join(" | "));
@@ -81,6 +105,13 @@ fn range(times: &[Duration]) -> String {
     }
 }
 
+/// Millions of bytes a second.
+fn speed(bytes: usize, time: Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "millions")]
+    let megabytes = bytes as f64 / 1e6;
+    megabytes / time.as_secs_f64()
+}
+
 /// With one decimal; a megabyte is a million bytes, the stricter reading of a goal.
 pub(crate) fn megabytes(bytes: u64) -> String {
     let tenths = bytes.div_ceil(100_000);
@@ -110,6 +141,18 @@ mod tests {
         let text = format!("a\n{BEGIN}old\n{END}b\n");
         assert_eq!(replaced(&text, "new\n").unwrap(), format!("a\n{BEGIN}new\n{END}b\n"));
         assert_eq!(replaced("a\n", "new\n"), None);
+    }
+
+    #[test]
+    fn a_speed_is_held_against_the_slowest_that_will_do() {
+        let mut report = Report::new(Vec::new());
+        let times = |millis: u64| vec![Duration::from_millis(millis); 3];
+        report.speed("fast", 20_000_000, &times(100), ("copy", &times(2)), 100.0);
+        report.speed("slow", 20_000_000, &times(250), ("copy", &times(2)), 100.0);
+        let text = report.render();
+        assert!(text.contains("| fast | 200 MB/s, 100.0 ms (100.0–100.0) | copy | 10000 MB/s, "), "{text}");
+        assert!(text.contains("| 50.00 (50.00–50.00) | ≥ 100 MB/s | yes |"), "{text}");
+        assert!(text.contains("| slow | 80 MB/s, ") && text.contains("≥ 100 MB/s | no |"), "{text}");
     }
 
     #[test]
