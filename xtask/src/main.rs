@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod demo;
 mod fuzz;
+mod histories;
 mod run;
 mod soak;
 mod system;
@@ -29,6 +30,9 @@ Usage: cargo xtask <COMMAND>
                              The fuzz targets, or one of them, each for N seconds (60 unless told)
   bench migrate [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e]
                              Measures against peers and the limit; writes the table of bench/README.md
+  histories --server URL --dir FOLDER [--layout NAME] [--own COMMAND] [--before FILE.sql]
+                             Applies a folder of migrations with pgfleet, and with COMMAND, which finds its database in
+                             DATABASE_URL, and compares the two schemas
 
 --keep-servers leaves the shared test servers running, which makes the next run start faster.
 ";
@@ -69,6 +73,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             _ => bail!("--rounds takes a number above 0, not {rounds}"),
         },
         ["fuzz", rest @ ..] => fuzz::run(rest),
+        ["histories", rest @ ..] => histories::run(rest),
         ["bench", rest @ ..] if !rest.is_empty() => bench::run(rest),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");
