@@ -218,16 +218,7 @@ impl Inner {
         template: Option<&Template>,
     ) -> std::result::Result<String, Failure> {
         let name = name::unique(self.lines.key);
-        // Nobody can connect to template0, so copying it never fails for a session in it.
-        let from = template.map_or("template0", |template| template.name.as_str());
-        let copies_files = template.is_some_and(|template| template.copies_files);
-        let strategy = match self.lines.version().await? {
-            ..150_000 => "",
-            _ if copies_files => " STRATEGY file_copy",
-            // No checkpoint, neither before nor after.
-            _ => " STRATEGY wal_log",
-        };
-        let create = format!("CREATE DATABASE {name} TEMPLATE {from}{strategy}");
+        let create = create_sql(&name, template, self.lines.version().await?);
         // Sent together: the server goes on with the comment also when this process dies in between.
         let mark = format!("COMMENT ON DATABASE {name} IS '{}'", comment::of_database());
         let (created, marked) = tokio::join!(line.batch_execute(&create), line.batch_execute(&mark));
@@ -256,6 +247,18 @@ impl Inner {
     }
 }
 
+fn create_sql(name: &str, template: Option<&Template>, version: i32) -> String {
+    // Nobody can connect to template0, so copying it never fails for a session in it.
+    let from = template.map_or("template0", |template| template.name.as_str());
+    let strategy = match version {
+        ..150_000 => "",
+        _ if template.is_some_and(|template| template.copies_files) => " STRATEGY file_copy",
+        // No checkpoint, neither before nor after.
+        _ => " STRATEGY wal_log",
+    };
+    format!("CREATE DATABASE {name} TEMPLATE {from}{strategy}")
+}
+
 /// Removes a database with the sessions in it; one that stays is left to the next sweep.
 pub(super) async fn remove_on(client: &Client, name: &str) {
     let name = quote(name);
@@ -270,4 +273,20 @@ pub(super) async fn remove_on(client: &Client, name: &str) {
 
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_templates_are_logged_and_large_ones_copied_by_their_files() {
+        let template = |copies_files| Template { name: "pgt_t".to_owned(), copies_files };
+        let small = "CREATE DATABASE a TEMPLATE pgt_t STRATEGY wal_log";
+        assert_eq!(create_sql("a", Some(&template(false)), 150_000), small);
+        let large = "CREATE DATABASE a TEMPLATE pgt_t STRATEGY file_copy";
+        assert_eq!(create_sql("a", Some(&template(true)), 180_001), large);
+        assert_eq!(create_sql("a", None, 150_020), "CREATE DATABASE a TEMPLATE template0 STRATEGY wal_log");
+        assert_eq!(create_sql("a", Some(&template(true)), 140_012), "CREATE DATABASE a TEMPLATE pgt_t");
+    }
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod crash;
+mod databases;
 mod fixture;
 mod own;
 mod place;
