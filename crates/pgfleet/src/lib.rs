@@ -53,3 +53,8 @@ pub use pgfleet_migrate::{Event, Observer, Options, Outcome, Report, StepError, 
 pub use pgfleet_postgres::Connection;
 pub use readiness::Readiness;
 pub use service::Service;
+
+/// The guide, whose examples are compiled.
+#[cfg(all(doctest, feature = "sqlx", feature = "test"))]
+#[doc = include_str!("../../../docs/src/guides/test-databases.md")]
+struct Guide;

@@ -302,6 +302,8 @@ async fn the_guides_for_an_existing_server_run_as_written() {
     let pooler = Pooler::start(&server.superuser_url("postgres"), |_| {}).await;
     let session = Session::new(Some(&server)).with_pooler(&pooler);
     session.page("docs/src/guides/existing-server.md");
+    let session = Session::new(Some(&server));
+    session.page("docs/src/guides/test-databases.md");
 }
 
 #[test]

@@ -110,15 +110,13 @@ impl Database {
         self.0.schema.as_deref().map(pgfleet_migrate::target::search_path)
     }
 
-    /// Closes what the test left open.
+    /// Closes the pools that the test left open.
+    #[cfg(feature = "sqlx")]
     pub(super) async fn close(&self) {
-        #[cfg(feature = "sqlx")]
-        {
-            let pools = std::mem::take(&mut *self.0.pools.lock().unwrap_or_else(PoisonError::into_inner));
-            for pool in pools {
-                // A connection that the test has leaked never comes back; removing the database ends it.
-                let _ = tokio::time::timeout(PATIENCE, pool.close()).await;
-            }
+        let pools = std::mem::take(&mut *self.0.pools.lock().unwrap_or_else(PoisonError::into_inner));
+        for pool in pools {
+            // A connection that the test has leaked never comes back; removing the database ends it.
+            let _ = tokio::time::timeout(PATIENCE, pool.close()).await;
         }
     }
 

@@ -44,6 +44,7 @@ where
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async { Ok(body(T::from_database(&database).await?).await) })
     }));
+    #[cfg(feature = "sqlx")]
     runtime.block_on(database.close());
     // Before the database goes: what the test has spawned must not see it go.
     runtime.shutdown_timeout(Database::patience());
