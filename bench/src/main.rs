@@ -1,6 +1,6 @@
 //! Measures pgfleet against its peers and against the limit, in one run.
 //!
-//! Every number is a whole process from start to end, as a user or a pipeline runs it. Contenders take turns in each
+//! Every number but those of test databases is a whole process from start to end, as a user or a pipeline runs it. Contenders take turns in each
 //! round and only their ratios within a round are compared, so that a machine that gets slower in the meantime gets
 //! slower for all. The limit is the least any program can do for the same result: the same SQL, the same history row
 //! with the same index, and the same durability.
@@ -15,7 +15,10 @@ mod peers;
 mod ratio;
 mod report;
 mod server;
+mod service;
+mod set_up;
 mod single;
+mod test_databases;
 mod text;
 mod timing;
 mod work;
@@ -31,6 +34,8 @@ fn main() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         ["migrate", rest @ ..] => migrate(&Options::parse(rest)?),
+        // Somebody's turn in section (g).
+        ["set-up-test", whose, folder, round, count] => set_up::run(whose, folder, round, count.parse()?),
         // Not a measurement: xtask has it done here, where the project's own code is at hand.
         ["stop-test-servers"] => {
             let stopped = TestServer::stop_all()?;
@@ -57,6 +62,12 @@ fn migrate(options: &Options) -> Result<()> {
     }
     if options.has(Case::E) {
         text::measure(options, &mut report)?;
+    }
+    if options.has(Case::G) {
+        test_databases::measure(options, &work.path, &server, &mut report)?;
+    }
+    if options.has(Case::H) || options.has(Case::I) {
+        service::measure(options, &server, &mut report)?;
     }
     let text = report.render();
     println!("{text}");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub(crate) const USAGE: &str = "--pgfleet PROGRAM [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e]";
+pub(crate) const USAGE: &str = "--pgfleet PROGRAM [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e,g,h,i]";
 
 /// Fewer paired ratios than this give no interval worth printing.
 const ROUNDS: usize = 11;
@@ -22,10 +22,16 @@ pub(crate) enum Case {
     D,
     /// The text of SQL.
     E,
+    /// A database for a test.
+    G,
+    /// The start of a service with nothing pending.
+    H,
+    /// A backfill.
+    I,
 }
 
 impl Case {
-    const ALL: [Self; 5] = [Self::A, Self::B, Self::C, Self::D, Self::E];
+    const ALL: [Self; 8] = [Self::A, Self::B, Self::C, Self::D, Self::E, Self::G, Self::H, Self::I];
 }
 
 #[derive(Debug)]
@@ -78,6 +84,9 @@ fn case(name: &str) -> Result<Case> {
         "c" => Case::C,
         "d" => Case::D,
         "e" => Case::E,
-        _ => bail!("--only takes a, b, c, d and e, not {name}"),
+        "g" => Case::G,
+        "h" => Case::H,
+        "i" => Case::I,
+        _ => bail!("--only takes letters from a to i, not {name}"),
     })
 }
