@@ -36,6 +36,16 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, Error> {
         Ok(match text {
             "disable" => Self::Disable,
@@ -201,14 +211,11 @@ impl Address {
 
     /// Returns the TLS parameters that libpq must be told, too, for the same protection.
     pub fn tls_parameters(&self) -> Vec<(&'static str, String)> {
-        let mode = match self.tls {
-            // What libpq does without being told.
-            TlsMode::Disable | TlsMode::Prefer => return Vec::new(),
-            TlsMode::Require => "require",
-            TlsMode::VerifyCa => "verify-ca",
-            TlsMode::VerifyFull => "verify-full",
-        };
-        let mut parameters = vec![("sslmode", mode.to_owned())];
+        // What libpq does without being told.
+        if matches!(self.tls, TlsMode::Disable | TlsMode::Prefer) {
+            return Vec::new();
+        }
+        let mut parameters = vec![("sslmode", self.tls.word().to_owned())];
         if let Some(path) = &self.root_certificates {
             parameters.push(("sslrootcert", path.display().to_string()));
         }
@@ -241,6 +248,65 @@ impl Address {
             None => String::new(),
         };
         self.url(&password).into()
+    }
+
+    /// Returns all that [`parse`](Self::parse) took from the connection string, *with* the password,
+    /// as pairs that it reads back: for handing the same connection to another process of ours.
+    pub fn expose_pairs(&self) -> SecretString {
+        use tokio_postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
+        let config = &self.config;
+        let list = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join(","));
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs().to_string());
+        let hosts = config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let pairs = [
+            ("user", config.get_user().map(str::to_owned)),
+            ("password", self.password.as_ref().map(|secret| secret.expose_secret().to_owned())),
+            ("dbname", config.get_dbname().map(str::to_owned)),
+            ("options", config.get_options().map(str::to_owned)),
+            ("host", list(hosts.collect())),
+            ("hostaddr", list(config.get_hostaddrs().iter().map(ToString::to_string).collect())),
+            ("port", list(config.get_ports().iter().map(ToString::to_string).collect())),
+            ("connect_timeout", seconds(config.get_connect_timeout().copied())),
+            ("tcp_user_timeout", seconds(config.get_tcp_user_timeout().copied())),
+            ("keepalives", (!config.get_keepalives()).then(|| "0".to_owned())),
+            ("keepalives_interval", seconds(config.get_keepalives_interval())),
+            ("keepalives_retries", config.get_keepalives_retries().map(|count| count.to_string())),
+            (
+                "target_session_attrs",
+                match config.get_target_session_attrs() {
+                    TargetSessionAttrs::ReadWrite => Some("read-write".to_owned()),
+                    TargetSessionAttrs::ReadOnly => Some("read-only".to_owned()),
+                    _ => None,
+                },
+            ),
+            (
+                "channel_binding",
+                match config.get_channel_binding() {
+                    ChannelBinding::Disable => Some("disable".to_owned()),
+                    ChannelBinding::Require => Some("require".to_owned()),
+                    _ => None,
+                },
+            ),
+            (
+                "load_balance_hosts",
+                matches!(config.get_load_balance_hosts(), LoadBalanceHosts::Random).then(|| "random".to_owned()),
+            ),
+            (
+                "sslnegotiation",
+                matches!(config.get_ssl_negotiation(), SslNegotiation::Direct).then(|| "direct".to_owned()),
+            ),
+            ("sslmode", Some(self.tls.word().to_owned())),
+            ("sslrootcert", self.root_certificates.as_ref().map(|path| path.display().to_string())),
+        ];
+        let mut text = String::new();
+        for (name, value) in pairs {
+            let Some(value) = value else { continue };
+            text.push_str(&format!("{name}='{}' ", value.replace('\\', "\\\\").replace('\'', "\\'")));
+        }
+        text.into()
     }
 
     fn url(&self, password: &str) -> String {
@@ -518,6 +584,24 @@ mod tests {
             assert_eq!(other.config.get_connect_timeout(), Some(&Duration::from_secs(3)), "{text}");
         }
         assert!(pooler.by_way_of("postgresql://h:port").is_err());
+    }
+
+    #[test]
+    fn what_another_process_of_ours_gets_is_the_same_connection() {
+        for text in [
+            "postgresql://o'%5Cr:p'%5C%20w@h1:5432,h2:5433/my%20db?sslmode=verify-full&sslrootcert=/a b/ca.pem&options=-c%20a%3Db",
+            "host=/run/pg user=u dbname=d connect_timeout=3 target_session_attrs=read-write keepalives=0",
+            "hostaddr=127.0.0.1 port=6000 user=u sslmode=disable channel_binding=disable load_balance_hosts=random",
+            "postgresql://h",
+        ] {
+            let address = Address::parse(text).unwrap();
+            let again = Address::parse(address.expose_pairs().expose_secret()).unwrap();
+            // The client's own parser compares what it was told, passwords included.
+            assert_eq!(again.config, address.config, "{text}");
+            assert_eq!((again.tls, again.root_certificates()), (address.tls, address.root_certificates()), "{text}");
+            let secret = |address: &Address| address.password().map(|secret| secret.expose_secret().to_owned());
+            assert_eq!(secret(&again), secret(&address), "{text}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
 /// Anything that can go wrong between us and a server.
@@ -17,7 +19,8 @@ pub struct Error {
 }
 
 /// What an [`Error`] means for the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// No server answered: refused, no route, unknown host, time-out, bad TLS handshake.
@@ -42,7 +45,7 @@ pub enum ErrorKind {
 }
 
 /// The server's message with every field that helps to find the place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{severity}: {message} (SQLSTATE {code})")]
 pub struct ServerError {
     /// `ERROR`, `FATAL` or `PANIC`.
@@ -63,6 +66,59 @@ pub struct ServerError {
     pub context: Option<String>,
     /// The constraint that was violated.
     pub constraint: Option<String>,
+}
+
+/// An error as it is handed to another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorRecord {
+    kind: ErrorKind,
+    message: String,
+    server: Option<ServerError>,
+    /// What is below it, where the server did not speak, from the outermost on.
+    causes: Vec<String>,
+}
+
+impl From<&Error> for ErrorRecord {
+    fn from(error: &Error) -> Self {
+        let mut causes = Vec::new();
+        let mut next = error.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static));
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        Self { kind: error.kind, message: error.message.clone(), server: error.server.as_deref().cloned(), causes }
+    }
+}
+
+impl From<ErrorRecord> for Error {
+    fn from(record: ErrorRecord) -> Self {
+        let source = record.causes.into_iter().rev().fold(None, |below, text| Some(Box::new(Cause { text, below })));
+        Self {
+            kind: record.kind,
+            message: record.message,
+            server: record.server.map(Box::new),
+            source: source.map(|cause| cause as Box<dyn std::error::Error + Send + Sync>),
+        }
+    }
+}
+
+/// What is left of a cause that another process had.
+#[derive(Debug)]
+struct Cause {
+    text: String,
+    below: Option<Box<Cause>>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.below.as_deref().map(|below| below as &(dyn std::error::Error + 'static))
+    }
 }
 
 impl From<&DbError> for ServerError {
@@ -296,6 +352,29 @@ mod tests {
             ("08P01", ErrorKind::ConnectionLost),
         ] {
             assert_eq!(classify(&server(code), false, true), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_means_the_same_in_another_process() {
+        let io = std::io::Error::other(Cause { text: "no route".to_owned(), below: None });
+        for error in [
+            Error::with_source(ErrorKind::Unreachable, "cannot connect to h:5432", io),
+            Error { server: Some(Box::new(server("55P03"))), ..Error::new(ErrorKind::Statement, "a statement failed") },
+        ] {
+            let again = Error::from(ErrorRecord::from(&error));
+            let lines = |error: &Error| {
+                let mut lines = vec![error.to_string()];
+                let mut next = std::error::Error::source(error);
+                while let Some(cause) = next {
+                    lines.push(cause.to_string());
+                    next = cause.source();
+                }
+                lines
+            };
+            assert_eq!(lines(&again), lines(&error));
+            assert_eq!((again.kind(), again.server()), (error.kind(), error.server()));
+            assert_eq!(again.is_retryable(), error.is_retryable());
         }
     }
 

@@ -22,7 +22,7 @@ pub mod tls;
 
 pub use address::Address;
 pub use connect::{Connection, Purpose, connect};
-pub use error::{Error, ErrorKind, ServerError};
+pub use error::{Error, ErrorKind, ErrorRecord, ServerError};
 pub use quote::{quote_ident, quote_literal};
 pub use tokio_postgres::types::Type;
 pub use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};

@@ -7,6 +7,8 @@
 //! Advisory locks are per database: one key serves every database, and a lock that is meant for the
 //! whole server must be taken in one agreed database.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Connection, Error, session};
 
 /// First half of every key, `pgfl` in ASCII, to stay clear of other users of advisory locks.
@@ -34,7 +36,7 @@ impl LockKey {
 }
 
 /// Who holds a lock that we want.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The backend's process id on the server.
     pub pid: i32,
