@@ -27,26 +27,15 @@ impl Report {
 
     /// Compares the first contender with another one; without a goal the row is for information.
     pub(crate) fn compare(&mut self, case: &str, ours: &Contender<'_>, other: &Contender<'_>, goal: Option<f64>) {
-        self.compare_times(case, &ours.times, (&other.name, &other.times), goal);
-    }
-
-    /// Compares times that were not those of processes.
-    pub(crate) fn compare_times(
-        &mut self,
-        case: &str,
-        ours: &[Duration],
-        (name, other): (&str, &[Duration]),
-        goal: Option<f64>,
-    ) {
-        let ratio = Middle::of_ratios(ours, other);
+        let ratio = Middle::of_ratios(&ours.times, &other.times);
         self.rows.push([
             case.to_owned(),
-            range(ours),
-            name.to_owned(),
-            range(other),
+            range(&ours.times),
+            other.name.clone(),
+            range(&other.times),
             format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high),
             goal.map(|goal| format!("≤ {goal}")).unwrap_or_default(),
-            goal.map(|goal| verdict(ratio, goal, median_time(ours)).to_owned()).unwrap_or_default(),
+            goal.map(|goal| verdict(ratio, goal, median_time(&ours.times)).to_owned()).unwrap_or_default(),
         ]);
         self.say_last();
     }

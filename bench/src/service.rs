@@ -11,6 +11,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::options::{Case, Options};
 use crate::report::Report;
 use crate::server::Server;
+use crate::timing::Contender;
 
 /// The database of both.
 const DATABASE: &str = "service";
@@ -77,12 +78,9 @@ fn start(options: &Options, runtime: &Runtime, url: &str, report: &mut Report) -
             limit.push(second);
         }
     }
-    report.compare_times(
-        "(h) service start, 50 migrations applied, nothing pending",
-        &ours,
-        ("limit: connect, one SELECT", &limit),
-        Some(1.5),
-    );
+    let case = "(h) service start, 50 migrations applied, nothing pending";
+    let limit = Contender::measured("limit: connect, one SELECT", limit);
+    report.compare(case, &Contender::measured("pgfleet", ours), &limit, Some(1.5));
     Ok(())
 }
 
@@ -165,12 +163,9 @@ fn backfill(options: &Options, runtime: &Runtime, server: &Server, report: &mut 
         }
     }
     // At least 0.7 of the rate is at most 1 / 0.7 of the time.
-    report.compare_times(
-        "(i) backfill in Rust, 1,000,000 rows at 10,000 a batch",
-        &ours,
-        ("limit: one UPDATE", &limit),
-        Some(1.43),
-    );
+    let case = "(i) backfill in Rust, 1,000,000 rows at 10,000 a batch";
+    let limit = Contender::measured("limit: one UPDATE", limit);
+    report.compare(case, &Contender::measured("pgfleet", ours), &limit, Some(1.43));
     Ok(())
 }
 
