@@ -25,14 +25,11 @@ pub(super) async fn recipe(builder: &Builder, server: &Server) -> Result<Recipe,
     // Writing to a string does not fail.
     let _ = write!(all, "{:?}\n{:?} {:?}\n", builder.schema, options.to, options.set);
     describe(&path, &mut all);
-    let program = has_code(&path).then(program);
-    if let Some(Program { build, .. }) = &program {
-        all.push_str(build);
-    }
+    let names = names(&all, has_code(&path).then(Program::this));
     let target = Target::new(builder.name(), server.address.clone());
     let target = Target { schema: builder.schema.clone(), ..target };
     let shared = Arc::new((target, path, options, builder.observer.clone()));
-    let recipe = Recipe::new(&raw_hash(all.as_bytes())[..DIGITS], move |database| {
+    let recipe = Recipe::new(names.hash, move |database| {
         let shared = shared.clone();
         async move {
             let (target, path, options, observer) = &*shared;
@@ -41,10 +38,27 @@ pub(super) async fn recipe(builder: &Builder, server: &Server) -> Result<Recipe,
             migrated.map(drop).map_err(|error| format!("{:#}", Error::from(error)))
         }
     });
-    Ok(match program {
-        Some(Program { path: program, .. }) => recipe.replacing(&raw_hash(program.as_bytes())[..DIGITS]),
+    Ok(match names.family {
+        Some(family) => recipe.replacing(family),
         None => recipe,
     })
+}
+
+/// What a template is called, and what those have in common of which there is to be one only.
+struct Names {
+    hash: String,
+    family: Option<String>,
+}
+
+/// Names the template of what was written down; where code is in it, for one build of the program.
+fn names(all: &str, program: Option<Program>) -> Names {
+    let hash = |text: &str| raw_hash(text.as_bytes())[..DIGITS].to_owned();
+    match program {
+        None => Names { hash: hash(all), family: None },
+        Some(Program { path, build }) => {
+            Names { hash: hash(&format!("{all}{path} {build}")), family: Some(hash(&format!("{all}{path}"))) }
+        }
+    }
 }
 
 /// Writes down all that the sets say.
@@ -69,13 +83,14 @@ struct Program {
     build: String,
 }
 
-fn program() -> Program {
-    let path = std::env::current_exe().unwrap_or_default();
-    let built = std::fs::metadata(&path).and_then(|file| Ok((file.modified()?, file.len())));
-    let (modified, bytes) = built.unwrap_or((UNIX_EPOCH, 0));
-    let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let path = path.display().to_string();
-    Program { build: format!("{path} of {modified}, {bytes} bytes"), path }
+impl Program {
+    fn this() -> Self {
+        let path = std::env::current_exe().unwrap_or_default();
+        let built = std::fs::metadata(&path).and_then(|file| Ok((file.modified()?, file.len())));
+        let (modified, bytes) = built.unwrap_or((UNIX_EPOCH, 0));
+        let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        Self { path: path.display().to_string(), build: format!("{modified}, {bytes} bytes") }
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +158,14 @@ mod tests {
         let path = |builder: Builder| builder.path().unwrap();
         assert!(!has_code(&path(Service::builder("trip").migrations(ONE).seeds(SEEDS))));
         assert!(has_code(&path(Service::builder("trip").seeder(Fill(1)))));
-        assert!(program().build.starts_with(&program().path));
+
+        let program = |build: &str| Some(Program { path: "/deps/it".to_owned(), build: build.to_owned() });
+        let (first, next) = (names("trip", program("1")), names("trip", program("2")));
+        assert_ne!(first.hash, next.hash);
+        assert_eq!(first.family, next.family);
+        assert_eq!(first.hash, names("trip", program("1")).hash);
+        // Two services of one program do not take turns in removing each other's templates.
+        assert_ne!(first.family, names("ride", program("1")).family);
+        assert_eq!(names("trip", None).family, None);
     }
 }

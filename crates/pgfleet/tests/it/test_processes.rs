@@ -31,20 +31,15 @@ async fn a_test_fails_when_it_is_told(db: Database) {
     assert!(std::env::var_os("PGFLEET_TESTS_FAIL").is_none(), "failed in {}", db.name());
 }
 
-/// This program with one test; at a price that nobody else has, so with a template of its own.
-fn program(test: &str, price: u32) -> Command {
+/// This program with one test.
+fn program(test: &str) -> Command {
     let mut program = Command::new(std::env::current_exe().unwrap());
-    program.args(["--exact", test, "--nocapture"]).env("PGFLEET_TESTS_PRICE", price.to_string());
+    program.args(["--exact", test, "--nocapture"]);
     for name in ["MADE", "HANG", "HOLD", "FAIL"] {
         program.env_remove(format!("PGFLEET_TESTS_{name}"));
     }
     program.env_remove("PGFLEET_TEST_KEEP").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     program
-}
-
-fn price() -> u32 {
-    // Positive as an `int` of the server.
-    rand::random::<u32>() >> 1
 }
 
 /// The output of a process in which one test was run and passed.
@@ -81,33 +76,6 @@ async fn written(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-#[test]
-fn twenty_processes_at_once_make_a_template_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let (made, price) = (folder.path().join("made"), price());
-    let start = || program(EVERYTHING, price).env("PGFLEET_TESTS_MADE", &made).spawn().unwrap();
-    let processes: Vec<Child> = (0..20).map(|_| start()).collect();
-    for process in processes {
-        passed(&process.wait_with_output().unwrap());
-    }
-    assert_eq!(lines(&made), 1);
-}
-
-#[tokio::test]
-async fn a_template_whose_maker_was_killed_is_made_by_the_next_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let (made, price) = (folder.path().join("made"), price());
-    let mut hanging = program(EVERYTHING, price);
-    let hanging = hanging.env("PGFLEET_TESTS_MADE", &made).env("PGFLEET_TESTS_HANG", "1").spawn().unwrap();
-    until("the seeder runs", async || lines(&made) == 1).await;
-    let waiting = program(EVERYTHING, price).env("PGFLEET_TESTS_MADE", &made).spawn().unwrap();
-    kill(hanging);
-    passed(&waiting.wait_with_output().unwrap());
-    assert_eq!(lines(&made), 2);
-    passed(&program(EVERYTHING, price).env("PGFLEET_TESTS_MADE", &made).output().unwrap());
-    assert_eq!(lines(&made), 2);
-}
-
 /// A server of somebody else's, with a role that may make databases and nothing more.
 struct Foreign {
     server: OwnServer,
@@ -126,8 +94,8 @@ impl Foreign {
         format!("postgresql://tester:tester@127.0.0.1:{}/postgres", self.server.port())
     }
 
-    fn program(&self, test: &str, price: u32) -> Command {
-        let mut program = program(test, price);
+    fn program(&self, test: &str) -> Command {
+        let mut program = program(test);
         program.env("PGFLEET_TEST_URL", self.url());
         program
     }
@@ -139,6 +107,35 @@ impl Foreign {
 }
 
 #[tokio::test]
+async fn twenty_processes_at_once_make_a_template_once() {
+    let foreign = Foreign::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("made");
+    let start = || foreign.program(EVERYTHING).env("PGFLEET_TESTS_MADE", &made).spawn().unwrap();
+    let processes: Vec<Child> = (0..20).map(|_| start()).collect();
+    for process in processes {
+        passed(&process.wait_with_output().unwrap());
+    }
+    assert_eq!(lines(&made), 1);
+}
+
+#[tokio::test]
+async fn a_template_whose_maker_was_killed_is_made_by_the_next_one() {
+    let foreign = Foreign::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("made");
+    let mut hanging = foreign.program(EVERYTHING);
+    let hanging = hanging.env("PGFLEET_TESTS_MADE", &made).env("PGFLEET_TESTS_HANG", "1").spawn().unwrap();
+    until("the seeder runs", async || lines(&made) == 1).await;
+    let waiting = foreign.program(EVERYTHING).env("PGFLEET_TESTS_MADE", &made).spawn().unwrap();
+    kill(hanging);
+    passed(&waiting.wait_with_output().unwrap());
+    assert_eq!(lines(&made), 2);
+    passed(&foreign.program(EVERYTHING).env("PGFLEET_TESTS_MADE", &made).output().unwrap());
+    assert_eq!(lines(&made), 2);
+}
+
+#[tokio::test]
 async fn what_killed_processes_leave_is_swept_and_nothing_else_is_touched() {
     let foreign = Foreign::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +143,7 @@ async fn what_killed_processes_leave_is_swept_and_nothing_else_is_touched() {
     foreign.admin.execute_all("CREATE DATABASE pgt_1234567890_00000001_0_abcd OWNER tester").await.unwrap();
     let start = |name: &str| {
         let path = folder.path().join(name);
-        (foreign.program(HOLDS, 1).env("PGFLEET_TESTS_HOLD", &path).spawn().unwrap(), path)
+        (foreign.program(HOLDS).env("PGFLEET_TESTS_HOLD", &path).spawn().unwrap(), path)
     };
     let ((alive, of_alive), (killed, of_killed)) = (start("alive"), start("killed"));
     let (of_alive, of_killed) = (written(&of_alive).await, written(&of_killed).await);
@@ -157,7 +154,7 @@ async fn what_killed_processes_leave_is_swept_and_nothing_else_is_touched() {
     kill(killed);
     let mut is_gone = async || {
         // The sweep is in the background: a process that ends early leaves it to the next one.
-        passed(&foreign.program(EVERYTHING, 1).output().unwrap());
+        passed(&foreign.program(EVERYTHING).output().unwrap());
         !foreign.databases().await.contains(&of_killed)
     };
     until("the database of the killed process is gone", &mut is_gone).await;
@@ -171,7 +168,7 @@ async fn a_failed_test_keeps_its_database_where_that_is_wanted() {
     const FAILS: &str = "test_processes::a_test_fails_when_it_is_told";
     let foreign = Foreign::start().await;
     let fails = |keep| {
-        let mut program = foreign.program(FAILS, 1);
+        let mut program = foreign.program(FAILS);
         let output = program.env("PGFLEET_TESTS_FAIL", "1").env("PGFLEET_TEST_KEEP", keep).output().unwrap();
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
@@ -184,7 +181,7 @@ async fn a_failed_test_keeps_its_database_where_that_is_wanted() {
     let shown =
         format!("the database of this test is kept: postgresql://tester@127.0.0.1:{}/{name}", foreign.server.port());
     assert!(kept.contains(&shown), "{kept}");
-    let again = foreign.program(EVERYTHING, 1).env("PGFLEET_TEST_KEEP", "1").output().unwrap();
+    let again = foreign.program(EVERYTHING).env("PGFLEET_TEST_KEEP", "1").output().unwrap();
     assert!(!passed(&again).contains("kept"));
     assert_eq!(foreign.databases().await, [name.as_str()]);
 }
@@ -192,10 +189,10 @@ async fn a_failed_test_keeps_its_database_where_that_is_wanted() {
 #[tokio::test]
 async fn a_database_that_bears_a_templates_name_is_left_alone() {
     let foreign = Foreign::start().await;
-    passed(&foreign.program(EVERYTHING, 1).output().unwrap());
+    passed(&foreign.program(EVERYTHING).output().unwrap());
     let [template] = &databases(&foreign.admin, "datname LIKE 'pgt%'").await[..] else { panic!("one template") };
     foreign.admin.execute_all(&format!("COMMENT ON DATABASE {template} IS 'somebody''s'")).await.unwrap();
-    let output = foreign.program(EVERYTHING, 1).output().unwrap();
+    let output = foreign.program(EVERYTHING).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     let expected = format!("database {template} is not a template of pgfleet's tests; drop or rename it");
     assert!(!output.status.success() && text.contains(&expected), "{text}");
@@ -204,7 +201,7 @@ async fn a_database_that_bears_a_templates_name_is_left_alone() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
-    let mut program = program(EVERYTHING, 1);
+    let mut program = program(EVERYTHING);
     let output = program.env("PGFLEET_TEST_URL", "postgresql://tester:secret@127.0.0.1:1/postgres").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && !text.contains("secret"), "{text}");
@@ -216,6 +213,6 @@ async fn the_newest_version_does_it_too() {
     let newest = TestServer::shared_version(18).await;
     for test in [EVERYTHING, "test_databases::a_pool_of_sqlx_is_connected"] {
         let url = newest.superuser_url("postgres");
-        passed(&program(test, 7).env("PGFLEET_TEST_URL", url).output().unwrap());
+        passed(&program(test).env("PGFLEET_TEST_URL", url).output().unwrap());
     }
 }
