@@ -22,6 +22,7 @@ mod test_databases;
 mod text;
 mod timing;
 mod work;
+mod worker;
 
 use anyhow::{Result, bail};
 use pgfleet_local::testing::TestServer;
@@ -36,6 +37,9 @@ fn main() -> Result<()> {
         ["migrate", rest @ ..] => migrate(&Options::parse(rest)?),
         // Somebody's turn in section (g).
         ["set-up-test", whose, folder, round, count] => set_up::run(whose, folder, round, count.parse()?),
+        // Somebody's turn in section (f), and the program that one of them calls.
+        ["step", kind, list] => worker::work(kind, list.as_ref()),
+        ["pgfleet", "worker"] => worker::serve(),
         // Not a measurement: xtask has it done here, where the project's own code is at hand.
         ["stop-test-servers"] => {
             let stopped = TestServer::stop_all()?;
@@ -62,6 +66,9 @@ fn migrate(options: &Options) -> Result<()> {
     }
     if options.has(Case::E) {
         text::measure(options, &mut report)?;
+    }
+    if options.has(Case::F) {
+        worker::measure(options, &work.path, &server, &mut report)?;
     }
     if options.has(Case::G) {
         test_databases::measure(options, &work.path, &server, &mut report)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub(crate) const USAGE: &str = "--pgfleet PROGRAM [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e,g,h,i]";
+pub(crate) const USAGE: &str = "--pgfleet PROGRAM [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e,f,g,h,i]";
 
 /// Fewer paired ratios than this give no interval worth printing.
 const ROUNDS: usize = 11;
@@ -22,6 +22,8 @@ pub(crate) enum Case {
     D,
     /// The text of SQL.
     E,
+    /// A step in Rust.
+    F,
     /// A database for a test.
     G,
     /// The start of a service with nothing pending.
@@ -31,7 +33,7 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 8] = [Self::A, Self::B, Self::C, Self::D, Self::E, Self::G, Self::H, Self::I];
+    const ALL: [Self; 9] = [Self::A, Self::B, Self::C, Self::D, Self::E, Self::F, Self::G, Self::H, Self::I];
 }
 
 #[derive(Debug)]
@@ -39,7 +41,7 @@ pub(crate) struct Options {
     /// The program that is measured.
     pub(crate) pgfleet: PathBuf,
     pub(crate) rounds: usize,
-    /// How many databases case C has.
+    /// How many databases cases C and F have.
     pub(crate) databases: usize,
     quick: bool,
     cases: Vec<Case>,
@@ -84,6 +86,7 @@ fn case(name: &str) -> Result<Case> {
         "c" => Case::C,
         "d" => Case::D,
         "e" => Case::E,
+        "f" => Case::F,
         "g" => Case::G,
         "h" => Case::H,
         "i" => Case::I,
