@@ -66,6 +66,11 @@ impl Announce {
     pub fn new(announcer: impl Announcer + 'static) -> Self {
         Self(Arc::new(announcer))
     }
+
+    /// Tells it.
+    pub(crate) async fn tell(&self, applied: &Applied) -> Result<(), StepError> {
+        self.0.announce(applied).await
+    }
 }
 
 impl std::fmt::Debug for Announce {
@@ -141,7 +146,7 @@ pub(crate) async fn announce(
             database_oid: text(1).parse().unwrap_or_default(),
             sets,
         };
-        announce.0.announce(&applied).await?;
+        announce.tell(&applied).await?;
         if !histories.is_empty() {
             connection.execute_all(&histories.join("; ")).await?;
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::failure::Failure;
 
 /// Why a run on one target failed.
@@ -21,10 +23,56 @@ struct Inner {
     place: Option<Place>,
     failure: Option<Box<Failure>>,
     source: Option<pgfleet_postgres::Error>,
+    /// The program that did the work is gone; another one can go on.
+    died: bool,
+}
+
+/// An error as it is handed to another process, where it means and shows the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorRecord {
+    kind: ErrorKind,
+    message: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    causes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<Place>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<Box<Failure>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<pgfleet_postgres::ErrorRecord>,
+    #[serde(default)]
+    died: bool,
+}
+
+impl From<&Error> for ErrorRecord {
+    fn from(error: &Error) -> Self {
+        let Inner { kind, message, causes, hint, place, failure, source, died } = &*error.0;
+        Self {
+            kind: *kind,
+            message: message.clone(),
+            causes: causes.clone(),
+            hint: hint.clone(),
+            place: place.clone(),
+            failure: failure.clone(),
+            source: source.as_ref().map(Into::into),
+            died: *died,
+        }
+    }
+}
+
+impl From<ErrorRecord> for Error {
+    fn from(record: ErrorRecord) -> Self {
+        let ErrorRecord { kind, message, causes, hint, place, failure, source, died } = record;
+        let source = source.map(Into::into);
+        Self(Box::new(Inner { kind, message, causes, hint, place, failure, source, died }))
+    }
 }
 
 /// What an [`Error`] means for the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Files, names or annotations that cannot be used; nothing was tried.
@@ -48,7 +96,7 @@ pub enum ErrorKind {
 }
 
 /// A place in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The file.
     pub path: PathBuf,
@@ -83,6 +131,7 @@ impl Error {
             place: None,
             failure: None,
             source: None,
+            died: false,
         }))
     }
 
@@ -130,6 +179,13 @@ impl Error {
     #[must_use]
     pub(crate) fn caused_by(mut self, error: pgfleet_postgres::Error) -> Self {
         self.0.source = Some(error);
+        self
+    }
+
+    /// Says that the program which did the work is gone, so that another one can go on.
+    #[must_use]
+    pub(crate) fn died(mut self) -> Self {
+        self.0.died = true;
         self
     }
 
@@ -190,6 +246,7 @@ impl Error {
             ErrorKind::Connection | ErrorKind::Statement => {
                 self.0.source.as_ref().is_some_and(pgfleet_postgres::Error::is_retryable)
             }
+            ErrorKind::Program => self.0.died,
             _ => false,
         }
     }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use pgfleet_postgres::lock::Holder;
+use serde::{Deserialize, Serialize};
 
 /// One step of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
     /// The server cannot be reached yet; trying again after a pause.
@@ -76,6 +78,8 @@ pub enum Event {
     },
     /// Something the reader should know that stops nothing.
     Note(String),
+    /// A line that the service's program wrote by itself, on either of its streams.
+    Said(String),
 }
 
 /// Receives the events of one target's run.

@@ -1,9 +1,9 @@
 //! What failed on the server: the row of `pgfleet.attempts`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One failed statement of a migration or seed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// `apply`, `revert` or `seed`.
     pub action: String,

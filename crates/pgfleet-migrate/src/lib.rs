@@ -40,8 +40,9 @@ mod store;
 pub mod target;
 mod unit;
 mod work;
+pub mod worker;
 
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, ErrorRecord};
 pub use event::{Event, Observer};
 pub use options::Options;
 pub use path::SetPath;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::announce::Announce;
 
 /// What to do about a finding: stop, say so, or go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnChanged {
     /// Stop before anything is applied.
     Error,
@@ -18,7 +19,7 @@ pub enum OnChanged {
 }
 
 /// What to do about a file whose version is below one that is applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnOutOfOrder {
     /// Stop before anything is applied.
     Error,
@@ -27,7 +28,7 @@ pub enum OnOutOfOrder {
 }
 
 /// What to do about a database that knows more than the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnAhead {
     /// An old program beside a newer schema is normal in a rolling deploy.
     Run,
@@ -36,7 +37,7 @@ pub enum OnAhead {
 }
 
 /// What is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RetryOn {
     /// What can pass by itself: connection, shutdown, lock time-out, deadlock, serialization.
     Transient,
@@ -45,7 +46,7 @@ pub enum RetryOn {
 }
 
 /// When a commit must be on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Durability {
     /// At the end of the run, whichever way it ends.
     Run,
@@ -54,7 +55,7 @@ pub enum Durability {
 }
 
 /// How an index is built that a file without a transaction says to build concurrently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Concurrently {
     /// As the file says.
     AsWritten,
@@ -118,7 +119,7 @@ pub struct Options {
 }
 
 /// Who runs, for the audit columns of the history.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Who {
     /// The user of the operating system or the CI job.
     pub user: String,

@@ -52,6 +52,14 @@ impl SetPath {
         Ok(path)
     }
 
+    /// Makes a path whose sets lack what only the service's program has; nothing is looked at, which
+    /// is done when the rest is put in.
+    pub fn incomplete(modules: Vec<Set>, own: Set) -> Self {
+        let mut sets = modules;
+        sets.push(own);
+        Self { sets }
+    }
+
     /// Returns the sets in their order.
     pub fn sets(&self) -> &[Set] {
         &self.sets

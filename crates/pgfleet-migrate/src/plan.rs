@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pgfleet_sql::layout::MigrationFile;
 use pgfleet_sql::version::Version;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 use crate::history::Row;
@@ -12,7 +12,7 @@ use crate::options::{OnAhead, OnChanged, OnOutOfOrder, Options};
 use crate::set::Set;
 
 /// The state of one migration in one target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Has a file and is not applied.
@@ -34,10 +34,10 @@ pub enum State {
 }
 
 /// One migration with its state.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     /// The set, where it is not the service's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
     /// The version as written.
     pub version: String,

@@ -1,11 +1,11 @@
 //! What a run did, for people and for `--json`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::Entry;
 
 /// How a run on one target ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Nothing was pending.
@@ -19,7 +19,7 @@ pub enum Outcome {
 }
 
 /// What a run did on one target.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// The target's name.
     pub target: String,
@@ -32,7 +32,7 @@ pub struct Report {
     /// The newest version after.
     pub to: Option<String>,
     /// The versions of each set before and after, where the path has several.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<SetReport>,
     /// Labels of applied migrations and repeatables, in order.
     pub applied: Vec<String>,
@@ -45,19 +45,19 @@ pub struct Report {
     /// Things worth knowing: edited comments, a database that is ahead.
     pub notes: Vec<String>,
     /// Why a run would stop before doing anything; filled by a look.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
     /// Whether the database was created.
     pub created: bool,
     /// Milliseconds in all.
     pub took_ms: u64,
     /// Every migration with its state; filled by a look.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
 }
 
 /// The versions of one set.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SetReport {
     /// The set's name.
     pub set: String,

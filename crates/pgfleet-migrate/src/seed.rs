@@ -35,6 +35,8 @@ pub struct SeedFile {
     pub checksum: String,
     /// What runs instead of the text, for a seeder in Rust.
     pub code: Option<Code>,
+    /// The properties that a seeder in Rust says it uses.
+    pub properties: Vec<String>,
 }
 
 impl fmt::Debug for Seeds {
@@ -71,7 +73,7 @@ impl Seeds {
             let script =
                 Script::read(&path).map_err(|error| unreadable(folder, error.to_string()).hinted(error.hint()))?;
             let checksum = seed_checksum(&script.text, &properties);
-            files.push(SeedFile { name: stem.to_owned(), script, checksum, code: None });
+            files.push(SeedFile { name: stem.to_owned(), script, checksum, code: None, properties: Vec::new() });
         }
         files.sort_by_key(|file: &SeedFile| order(&file.name));
         Ok(Self { files, properties })
@@ -88,7 +90,13 @@ impl Seeds {
             .map(|(name, text)| {
                 let script = Script::from_text(folder.join(name), text.to_owned());
                 let checksum = seed_checksum(text, &properties);
-                SeedFile { name: name.trim_end_matches(".sql").to_owned(), script, checksum, code: None }
+                SeedFile {
+                    name: name.trim_end_matches(".sql").to_owned(),
+                    script,
+                    checksum,
+                    code: None,
+                    properties: Vec::new(),
+                }
             })
             .collect();
         files.sort_by_key(|file: &SeedFile| order(&file.name));
@@ -117,9 +125,8 @@ impl Seeds {
                 .cause("there is a seed of this name already"));
         }
         let script = Script::from_text(format!("{name} (Rust)"), code_text("seeder", name, code.revision()));
-        let used = used.iter().map(String::as_str);
-        let checksum = checksum_with(&script.text, used, &self.properties);
-        let file = SeedFile { name: name.to_owned(), script, checksum, code: Some(code) };
+        let checksum = checksum_with(&script.text, used.iter().map(String::as_str), &self.properties);
+        let file = SeedFile { name: name.to_owned(), script, checksum, code: Some(code), properties: used.to_vec() };
         let at = self.files.partition_point(|other| order(&other.name) < order(name));
         self.files.insert(at, file);
         Ok(())

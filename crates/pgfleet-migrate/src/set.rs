@@ -1,6 +1,6 @@
 //! A migration set: what is ordered in one history, and the seeds that go with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use pgfleet_sql::layout::{Folder, Layout, MigrationFile, Repeatable, Script};
@@ -31,6 +31,8 @@ pub struct Set {
     pub repeatables: Vec<Repeatable>,
     /// Those of the migrations that are code: their files hold a name instead of SQL.
     pub code: BTreeMap<Version, Code>,
+    /// Those of the migrations that were recorded by Rust and have no file.
+    pub recorded: BTreeSet<Version>,
     /// The seeds, which run when every set is at its newest version.
     pub seeds: Seeds,
     /// The schema that unqualified names go to; none takes the target's.
@@ -66,6 +68,7 @@ impl Set {
             migrations,
             repeatables,
             code: BTreeMap::new(),
+            recorded: BTreeSet::new(),
             seeds: Seeds::default(),
             schema: None,
             placeholders,
@@ -85,6 +88,7 @@ impl Set {
             migrations,
             repeatables: Vec::new(),
             code: BTreeMap::new(),
+            recorded: BTreeSet::new(),
             seeds: Seeds::default(),
             schema: None,
             placeholders: BTreeMap::new(),
@@ -150,7 +154,14 @@ impl Set {
                 ))
                 .hinted("give one of them a version of its own")),
             Err(at) => {
-                self.code.extend(code.map(|code| (file.version.clone(), code)));
+                match code {
+                    Some(code) => {
+                        self.code.insert(file.version.clone(), code);
+                    }
+                    None => {
+                        self.recorded.insert(file.version.clone());
+                    }
+                }
                 self.migrations.insert(at, file);
                 Ok(())
             }

@@ -23,3 +23,4 @@ mod seeds;
 mod sets;
 mod stop;
 mod support;
+mod worker;
