@@ -254,13 +254,13 @@ impl Builder {
         self.path_with(&self.properties, &BTreeMap::new())
     }
 
-    /// Makes the sets with these properties, and with these placeholders over the service's own.
+    /// Makes the sets with these properties, and with these placeholders over those in the code.
     pub(crate) fn path_with(
         &self,
         properties: &BTreeMap<String, String>,
         placeholders: &BTreeMap<String, String>,
     ) -> Result<SetPath, Error> {
-        let modules = self.modules.iter().map(|module| module.set(properties, &BTreeMap::new()));
+        let modules = self.modules.iter().map(|module| module.set(properties, placeholders));
         let modules = modules.collect::<Result<Vec<_>, _>>()?;
         Ok(SetPath::new(modules, self.own.set(properties, placeholders)?)?)
     }

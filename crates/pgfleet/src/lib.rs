@@ -38,6 +38,7 @@ mod service;
 mod start;
 #[cfg(feature = "test")]
 pub mod test;
+mod worker;
 
 pub use builder::Builder;
 pub use error::{Error, ErrorKind};

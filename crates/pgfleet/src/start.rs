@@ -11,6 +11,7 @@ use crate::builder::Builder;
 use crate::environment::{address, parse, switch, variable};
 use crate::error::{Error, ErrorKind};
 use crate::service::{Service, no_migrator};
+use crate::worker;
 
 /// First and longest pause between two looks for the schema.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -23,6 +24,10 @@ impl Builder {
     /// applies what is pending. When another process holds the lock it waits until what it needs is
     /// there, and then serves. Without such a role it waits for the schema.
     ///
+    /// Call it before anything that has effects: where the program was called as
+    /// `<program> pgfleet worker`, it answers the command line, which has it run the migrations and
+    /// seeders that are Rust, and ends the process; nothing behind the call runs.
+    ///
     /// # Errors
     ///
     /// See [`ErrorKind`]. What can pass by itself was tried again before; the process should end,
@@ -33,6 +38,9 @@ impl Builder {
     /// Dropping the future closes the connection: the server rolls back the migration that runs,
     /// and those before it stay.
     pub async fn start(self) -> Result<Service, Error> {
+        if worker::is_asked() {
+            worker::run(self).await;
+        }
         let needs = Self::version("needs", self.needs.as_ref())?;
         let tolerates = Self::version("tolerates", self.tolerates.as_ref())?;
         let auto_migrate = match self.auto_migrate {
