@@ -243,6 +243,9 @@ pub(crate) struct Seed {
     /// Only this service; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Vec<String>,
+    /// Run all seeds, also those that did not change
+    #[arg(long)]
+    pub(crate) always: bool,
     /// A seed property, NAME=VALUE; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) property: Vec<String>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgfleet_control::manifest::{self, Loaded, Manifest, Sources};
+use pgfleet_control::program::Programs;
 use pgfleet_control::solution::{Solution, Surroundings, wait_for_servers};
 use pgfleet_migrate::options::{Stop, Who};
 
@@ -19,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) stop: Stop,
     /// Whether a run is under way that ends by itself when asked to stop.
     pub(crate) orderly: Arc<AtomicBool>,
+    /// The programs of services that were started; closed when the command is done.
+    pub(crate) programs: Programs,
 }
 
 /// Marks that a run is under way that ends by itself when asked; until dropped.
@@ -32,7 +35,13 @@ impl Drop for Orderly {
 
 impl Context {
     pub(crate) fn new(global: Global) -> Self {
-        Self { talk: Talk::new(&global), global, stop: Stop::default(), orderly: Arc::default() }
+        Self {
+            talk: Talk::new(&global),
+            global,
+            stop: Stop::default(),
+            orderly: Arc::default(),
+            programs: Programs::default(),
+        }
     }
 
     /// Says that what follows ends in an orderly way when asked to stop.
@@ -72,6 +81,7 @@ impl Context {
             who: who(),
             key: std::env::var("PGFLEET_KEY").ok().filter(|key| !key.is_empty()).map(Into::into),
             stop: self.stop.clone(),
+            programs: self.programs.clone(),
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) fn render_migration(error: &MigrateError) -> CommandError {
     let exit = match error.kind() {
         MigrateKind::Stopped => Exit::Interrupted,
         _ if error.postgres().is_some_and(|error| error.kind() == PostgresKind::Pooler) => Exit::Configuration,
+        // One that died while it worked is another matter.
+        MigrateKind::Program if !error.is_retryable() => Exit::Configuration,
         _ if error.is_unreachable() => Exit::Unreachable,
         _ => Exit::Failed,
     };

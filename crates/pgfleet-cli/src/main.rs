@@ -34,13 +34,15 @@ fn main() -> std::process::ExitCode {
     };
     let exit = runtime.block_on(async {
         watch_interrupts(&context);
-        match commands::run(&context, cli.command).await {
+        let exit = match commands::run(&context, cli.command).await {
             Ok(exit) => exit,
             Err(error) => {
                 context.talk.error(&error);
                 error.exit
             }
-        }
+        };
+        context.programs.close().await;
+        exit
     });
     // A thread that still waits for a terminal must not keep us.
     runtime.shutdown_background();

@@ -1,7 +1,7 @@
 //! Data on standard output, talk on standard error.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -102,6 +102,11 @@ impl Talk {
         self.data(&text.join("\n"));
     }
 
+    /// Listens to services' programs where no progress is shown.
+    pub(crate) fn listener(&self) -> Arc<dyn Observer> {
+        Arc::new(Listener(self.clone()))
+    }
+
     /// Shows the progress of work on `count` databases.
     pub(crate) fn progress(&self, count: usize, verb: &'static str) -> Progress {
         let bars = MultiProgress::new();
@@ -118,6 +123,23 @@ impl Talk {
         total.enable_steady_tick(Duration::from_millis(250));
         Progress { talk: self.clone(), bars, total, running: Mutex::new(Vec::new()) }
     }
+}
+
+/// Passes on what services' programs print, and nothing else.
+pub(crate) struct Listener(Talk);
+
+impl Observer for Listener {
+    fn event(&self, target: &str, event: &Event) {
+        if let Event::Said(text) = event {
+            self.0.say(&said(target, text));
+        }
+    }
+}
+
+/// A line of a service's program; control characters in it are not for our terminal.
+fn said(service: &str, text: &str) -> String {
+    let text: String = text.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+    format!("{service} | {text}")
 }
 
 /// The progress of one command over many databases.
@@ -182,6 +204,7 @@ impl Observer for Progress {
                 self.line(&format!("{target}: failed, try {attempt} of {attempts}: {reason}; again in {seconds:.1} s"));
             }
             Event::Note(text) => self.line(&format!("{target}: {text}")),
+            Event::Said(text) => self.line(&said(target, text)),
             _ => {}
         }
     }

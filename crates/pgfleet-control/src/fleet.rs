@@ -12,6 +12,8 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::program::Handling;
+
 /// One database with what belongs in it.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -23,6 +25,8 @@ pub struct Job {
     pub target: Target,
     /// The sets with their migrations and seeds.
     pub path: Arc<SetPath>,
+    /// Whether it is done here or by the service's program.
+    pub handling: Handling,
 }
 
 /// How the work on one database ended.
@@ -152,10 +156,19 @@ fn work_on<'a>(
         if options.stop.is_asked() {
             return Err(MigrateError::new(ErrorKind::Stopped, format!("stopped before {}", job.target.name)));
         }
-        match work {
-            Work::Migrate => run::migrate(&job.target, &job.path, options, observer).await,
-            Work::Revert(goal) => {
-                pgfleet_migrate::revert::revert(&job.target, &job.path, goal, options, observer).await
+        let Job { target, path, .. } = job;
+        match (work, &job.handling) {
+            (_, Handling::Refused(error)) => Err(MigrateError::from((**error).clone())),
+            // For a look it is enough to know what the program has in it.
+            (Work::Migrate, Handling::ByProgram(program)) if !options.look_only => {
+                program.migrate(target, path, options, observer).await
+            }
+            (Work::Revert(goal), Handling::ByProgram(program)) => {
+                program.revert(target, path, goal, options, observer).await
+            }
+            (Work::Migrate, _) => run::migrate(target, path, options, observer).await,
+            (Work::Revert(goal), Handling::Here) => {
+                pgfleet_migrate::revert::revert(target, path, goal, options, observer).await
             }
         }
     })

@@ -11,6 +11,7 @@ use secrecy::ExposeSecret as _;
 use crate::error::{Error, ErrorKind};
 use crate::fleet::Job;
 use crate::manifest::{self, Manifest, Module, Service};
+use crate::program::Handling;
 use crate::roles::Login;
 use crate::solution::{Solution, Surroundings};
 use crate::vault::{self, SecretsFile};
@@ -44,7 +45,11 @@ impl Solution {
                 let set = self.module_set(module, &mut folders)?;
                 modules.push(set.with_seeds(read_seeds(&module.seeds, &properties)?));
             }
-            let path = SetPath::new(modules, own).map_err(|error| files_error(&error))?;
+            // What is in the service's program may be required by what is in the files.
+            let path = match service.program {
+                Some(_) => SetPath::incomplete(modules, own),
+                None => SetPath::new(modules, own).map_err(|error| files_error(&error))?,
+            };
             let mut target = Target::new(&service.name, self.address(service, Login::Migrator)?);
             target.schema = Some(service.schema.clone());
             jobs.push(Job {
@@ -52,6 +57,7 @@ impl Solution {
                 server: service.server.clone(),
                 target,
                 path: Arc::new(path),
+                handling: Handling::default(),
             });
         }
         Ok(jobs)

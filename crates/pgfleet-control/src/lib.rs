@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod local;
 pub mod manifest;
 pub mod place;
+pub mod program;
 pub mod provision;
 pub mod roles;
 pub mod seal;

@@ -17,6 +17,7 @@ use crate::jobs::base_options;
 use crate::local::local_server;
 use crate::manifest::{Manifest, Server, ServerUrl, Service};
 use crate::place::Place;
+use crate::program::Programs;
 use crate::provision::run::{end_strangers, missing_credentials};
 use crate::provision::{DesiredServer, Provisioned, provision_server};
 use crate::roles::{Login, Roles};
@@ -32,6 +33,8 @@ pub struct Surroundings {
     pub key: Option<SecretString>,
     /// Asks everything that runs to stop.
     pub stop: options::Stop,
+    /// The programs of services that were started; the caller closes them at the end.
+    pub programs: Programs,
 }
 
 /// One server that answers.
@@ -55,6 +58,7 @@ pub struct Solution {
     vault: Vault,
     options: Options,
     key: Option<SealKey>,
+    programs: Programs,
 }
 
 impl Solution {
@@ -93,7 +97,8 @@ impl Solution {
         }
         let options = base_options(&manifest, surroundings);
         let key = if uses_file(&manifest) { None } else { Some(seal_key(&manifest, &place, surroundings)?) };
-        let mut solution = Self { manifest, place, servers, vault, options, key };
+        let programs = surroundings.programs.clone();
+        let mut solution = Self { manifest, place, servers, vault, options, key, programs };
         solution.read_credentials().await?;
         Ok(solution)
     }
@@ -101,6 +106,11 @@ impl Solution {
     /// Returns the options of the manifest's `[migrations]`.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Returns the programs of services that were started.
+    pub(crate) fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     /// Returns the state folder.
@@ -284,7 +294,7 @@ impl Solution {
         if !known && !looking {
             self.provision(false).await?;
         }
-        let jobs = self.jobs(names, properties)?;
+        let jobs = self.prepared(names, properties, &observer).await?;
         let announcing;
         let options = if looking {
             options
@@ -299,7 +309,7 @@ impl Solution {
             if !again.is_empty() {
                 self.provision(false).await?;
                 let names: Vec<String> = again.iter().cloned().collect();
-                let jobs = self.jobs(&names, properties)?;
+                let jobs = self.prepared(&names, properties, &observer).await?;
                 let redone = fleet::run_all(jobs, Work::Migrate, options, concurrency, observer).await;
                 for report in redone {
                     if let Some(place) = reports.iter_mut().find(|old| old.service == report.service) {
@@ -327,7 +337,7 @@ impl Solution {
         options: &Options,
         observer: Arc<dyn Observer>,
     ) -> Result<Vec<TargetReport>, Error> {
-        let jobs = self.jobs(&[service.to_owned()], &BTreeMap::new())?;
+        let jobs = self.prepared(&[service.to_owned()], &BTreeMap::new(), &observer).await?;
         Ok(fleet::run_all(jobs, Work::Revert(goal), options, 1, observer).await)
     }
 

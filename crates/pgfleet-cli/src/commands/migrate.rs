@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
     let services = match &arguments.set {
         Some(set) => {
             options.set = Some(set.clone());
-            with_set(&solution, &arguments.service, set)?
+            with_set(context, &solution, &arguments.service, set).await?
         }
         None => arguments.service.clone(),
     };
@@ -50,16 +50,26 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
         record(context, &solution, "migrate", &reports).await;
     }
     if arguments.dry_run && !context.talk.json {
-        print_sql(context, &solution, &reports)?;
+        print_sql(context, &solution, &reports).await?;
     }
     finish(context, &reports, began.elapsed(), arguments.check)
 }
 
 /// Returns the services whose path has a set.
-fn with_set(solution: &Solution, services: &[String], set: &str) -> Result<Vec<String>, CommandError> {
-    let chosen = solution.services(services)?;
-    let having = chosen.iter().filter(|service| service.name == set || service.modules.iter().any(|name| name == set));
-    let having: Vec<String> = having.map(|service| service.name.clone()).collect();
+async fn with_set(
+    context: &Context,
+    solution: &Solution,
+    services: &[String],
+    set: &str,
+) -> Result<Vec<String>, CommandError> {
+    let listener = context.talk.listener();
+    let mut having = Vec::new();
+    for service in solution.services(services)? {
+        let named = service.name == set || service.modules.iter().any(|name| name == set);
+        if named || solution.program_has(service, set, &listener).await {
+            having.push(service.name.clone());
+        }
+    }
     if having.is_empty() {
         return Err(CommandError::new(Exit::Usage, format!("there is no set {set} in the paths of these services"))
             .hinted("a set is called as its service or module"));
@@ -195,10 +205,12 @@ fn say_report(context: &Context, report: &Report, took: Duration) {
 }
 
 /// Prints the SQL of a dry run for the whole solution.
-fn print_sql(context: &Context, solution: &Solution, reports: &[TargetReport]) -> Result<(), CommandError> {
+async fn print_sql(context: &Context, solution: &Solution, reports: &[TargetReport]) -> Result<(), CommandError> {
+    let listener = context.talk.listener();
     for report in reports {
         let Ok(done) = &report.result else { continue };
-        let jobs = solution.jobs(std::slice::from_ref(&report.service), &BTreeMap::new())?;
+        let names = std::slice::from_ref(&report.service);
+        let jobs = solution.prepared(names, &BTreeMap::new(), &listener).await?;
         for job in jobs {
             print_scripts(context, &job.path, done);
         }

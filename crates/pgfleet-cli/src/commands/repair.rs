@@ -30,10 +30,13 @@ pub(crate) async fn run(context: &Context, action: Repair, arguments: &args::Rep
     }
     let solution = context.open().await?;
     let service = arguments.service.as_deref().unwrap_or_default();
-    let jobs = solution.jobs(&[service.to_owned()], &BTreeMap::new())?;
+    let jobs = solution.prepared(&[service.to_owned()], &BTreeMap::new(), &context.talk.listener()).await?;
     let Some(job) = jobs.into_iter().next() else {
         return Err(CommandError::new(Exit::Configuration, format!("the service {service} has no database")));
     };
+    if let Some(refused) = job.handling.refusal() {
+        return Err(refused.into());
+    }
     let set = job.path.chosen(arguments.set.as_deref(), &format!("cannot {} {wanted}", action.word()))?;
     let options = solution.options().clone();
     let began = Instant::now();

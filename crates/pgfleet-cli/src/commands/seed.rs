@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgfleet_migrate::{Outcome, run};
+use pgfleet_migrate::{Options, Outcome, run};
 
 use crate::args::Seed;
 use crate::commands::migrate::{finish, record};
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context, arguments: &Seed) -> Result<Exit, Com
     }
     let began = Instant::now();
     let orderly = context.orderly();
-    let options = solution.options().clone();
+    let options = Options { always_seed: arguments.always, ..solution.options().clone() };
     let reports = solution.migrate(&arguments.service, &extra, &options, concurrency, progress.clone()).await;
     drop(orderly);
     progress.finish();

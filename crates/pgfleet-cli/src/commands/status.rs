@@ -16,7 +16,7 @@ use crate::talk::{Talk, counted};
 pub(crate) async fn run(context: &Context, arguments: &Status) -> Result<Exit, CommandError> {
     let solution = context.open().await?;
     let options = run::looking(solution.options());
-    let jobs = solution.jobs(&arguments.service, &BTreeMap::new())?;
+    let jobs = solution.prepared(&arguments.service, &BTreeMap::new(), &context.talk.listener()).await?;
     let concurrency = solution.manifest.migrations.concurrency as usize;
     let mut reports = run_all(jobs, Work::Migrate, &options, concurrency, Arc::new(Silent)).await;
     let not_current = reports.iter().filter(|report| report.state() != TargetState::Current).count();

@@ -11,6 +11,7 @@ mod manifest;
 mod modules;
 mod output;
 mod pooler;
+mod program;
 mod races;
 mod repair;
 mod support;

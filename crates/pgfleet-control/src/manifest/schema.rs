@@ -109,7 +109,7 @@ pub(super) static KEYS: &[Key] = &[
     key("services.*.pool.idle_timeout", Duration, Is("30s"), "When an idle connection is closed").unused(),
     key("services.*.pool.connect_timeout", Duration, Is("20s"), "How long opening a connection may take").unused(),
     key("services.*.pool.command_timeout", Duration, Is("30s"), "How long a statement may take").unused(),
-    key("services.*.program", Path, Unset, "Program that runs the migrations and seeders written in Rust").unused(),
+    key("services.*.program", Path, Unset, "Program that runs the migrations and seeders written in Rust; relative to the manifest"),
     key("services.*.run", Text, Unset, "Command with which `up` starts the service").unused(),
     key("services.*.properties.*", Text, Unset, "Seed property of this service; goes before the one of the same name in `[seeds.properties]`").secret_by_name(),
 

@@ -1,0 +1,306 @@
+//! Services whose migrations and seeders are partly Rust, in a program of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Ran, Solution, signal, until};
+
+/// The program of `examples/worker-fixture.rs`; examples are built with the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_pgfleet")).parent().unwrap();
+    let path = folder.join("examples").join(name);
+    let time = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
+    // `cargo test --test it` builds the tests and no example.
+    if time(&path) < time(&std::env::current_exe().unwrap()) {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--package", "pgfleet-cli", "--example", name, "--target-dir"]);
+        cargo.arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "{name} cannot be built");
+    }
+    path
+}
+
+/// A solution whose service `trip` has a program.
+struct Case {
+    solution: Solution,
+}
+
+impl Case {
+    async fn new(mode: &str) -> Self {
+        let case = Self::not_provisioned(mode).await;
+        case.pgfleet("provision").exits(0);
+        case
+    }
+
+    async fn not_provisioned(mode: &str) -> Self {
+        let mut solution = Solution::new().await;
+        let trip = solution.name("trip");
+        solution.folder.set("FIXTURE_SERVICE", trip.clone());
+        solution.folder.set("FIXTURE_MODE", mode);
+        let program = example("worker-fixture");
+        solution.manifest(&format!(
+            "[services.{trip}]\nprogram = \"{}\"\nproperties = {{ admin = \"7\" }}\n\n[services.{}]\n\n\
+             [migrations]\nmin_retry_wait = \"10ms\"\nmax_retry_wait = \"20ms\"\n",
+            program.display(),
+            solution.name("user"),
+        ));
+        Self { solution }
+    }
+
+    fn mode(&mut self, mode: &str) {
+        self.solution.folder.set("FIXTURE_MODE", mode);
+    }
+
+    fn pgfleet(&self, line: &str) -> Ran {
+        self.solution.pgfleet(line)
+    }
+
+    async fn column(&self, sql: &str) -> Vec<String> {
+        self.solution.column("trip", sql).await
+    }
+
+    async fn versions(&self) -> Vec<String> {
+        self.column("SELECT version FROM pgfleet.{}_trip_migrations ORDER BY version").await
+    }
+
+    /// Whether the step that waits does so.
+    async fn waits(&self) -> bool {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND state = 'active' \
+                   AND datname = current_database() AND pid <> pg_backend_pid()";
+        self.column(sql).await != ["0"]
+    }
+
+    /// Whether nobody works on the database any more.
+    async fn is_quiet(&self) -> bool {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgfleet%' \
+                   AND datname = current_database()";
+        self.column(sql).await == ["0"]
+    }
+
+    /// That no table is in the database, of ours or the service's.
+    async fn is_untouched(&self) -> bool {
+        self.column("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND oid >= 16384").await == ["0"]
+    }
+}
+
+#[tokio::test]
+async fn sql_rust_and_seeders_are_applied_in_their_order_and_taken_back() {
+    let case = Case::new("").await;
+    case.pgfleet("status --service {}_trip").exits(0).prints("4_backfill_riders").prints("behind");
+    let shown = case.pgfleet("migrate --service {}_trip --dry-run").exits(0);
+    shown.prints("CREATE TABLE riders").prints("rust migration 3_add_riders revision 1");
+    case.pgfleet("migrate --check").exits(5);
+    assert!(case.is_untouched().await);
+
+    case.pgfleet("migrate").exits(0).says("{}_trip: 4_backfill_riders".replace("{}", &case.solution.prefix).as_str());
+    assert_eq!(case.versions().await, ["1", "2", "3", "4"]);
+    assert_eq!(case.column("SELECT count(*) FROM riders WHERE batch = 1").await, ["50"]);
+    assert_eq!(case.column("SELECT id FROM trips ORDER BY id").await, ["1", "7"]);
+    // The command line was told what was applied, and told the control database.
+    let told = "SELECT array_to_string(versions, ' ') FROM control.applied WHERE set_name = '{}_trip'";
+    assert_eq!(case.solution.column("control", told).await, ["1 2 3 4"]);
+    let status = case.pgfleet("status --json").exits(0).json();
+    assert!(status.as_array().unwrap().iter().all(|service| service["state"] == "current"), "{status}");
+    let again = case.pgfleet("migrate --json").exits(0).json();
+    assert!(again.as_array().unwrap().iter().all(|service| service["outcome"] == "up-to-date"), "{again}");
+
+    // What is recorded, SQL and Rust.
+    case.pgfleet("revert --service {}_trip --to 1").exits(0).says("reverted 3");
+    assert_eq!(case.versions().await, ["1"]);
+    assert_eq!(case.column("SELECT to_regclass('riders')").await, ["NULL"]);
+}
+
+#[tokio::test]
+async fn seeds_run_again_when_a_property_of_a_seeder_changes_or_always() {
+    let case = Case::new("").await;
+    case.pgfleet("migrate").exits(0);
+    case.pgfleet("seed --service {}_trip").exits(0).says("nothing to do");
+    case.pgfleet("seed --service {}_trip --property admin=8").exits(0).says("seeded 1");
+    assert_eq!(case.column("SELECT id FROM trips ORDER BY id").await, ["1", "7", "8"]);
+    case.pgfleet("seed --service {}_trip --property admin=8 --always").exits(0).says("seeded 2");
+}
+
+#[tokio::test]
+async fn what_a_recorded_program_needs_is_done_here() {
+    let case = Case::new("recorded").await;
+    case.pgfleet("migrate").exits(0);
+    assert_eq!(case.versions().await, ["1", "2"]);
+    case.pgfleet("revert --service {}_trip --steps 1").exits(0);
+    assert_eq!(case.versions().await, ["1"]);
+}
+
+#[tokio::test]
+async fn modules_that_only_the_program_has_are_sets_of_the_path() {
+    let case = Case::new("module").await;
+    case.pgfleet("status --service {}_trip").exits(0).prints("extras/1_extras");
+    case.pgfleet("migrate").exits(0);
+    assert_eq!(case.column("SELECT to_regclass('extras.extras')").await, ["extras.extras"]);
+    assert_eq!(case.column("SELECT version FROM pgfleet.extras_migrations").await, ["1"]);
+    case.pgfleet("status --check").exits(0);
+}
+
+#[tokio::test]
+async fn a_program_that_was_built_from_other_files_is_refused_before_anything_is_touched() {
+    let mut case = Case::new("edited").await;
+    let trip = case.solution.name("trip");
+    let migrate = case.pgfleet("migrate").exits(3);
+    let said = migrate.says("it was built from other files").says("another text in the program").says("cargo build");
+    said.says(&format!("services/{trip}/migrations/1_trips.up.sql"));
+    assert!(case.is_untouched().await);
+    // Another service is not held up.
+    let user = "SELECT version FROM pgfleet.{}_user_migrations";
+    assert_eq!(case.solution.column("user", user).await, ["1"]);
+
+    case.mode("older");
+    case.pgfleet("migrate").exits(3).says("1_trips.up.sql: not in the program");
+    case.mode("");
+    case.solution.folder.remove(&format!("services/{trip}/seeds/1_trips.sql"));
+    case.pgfleet("migrate").exits(3).says("the seed 1_trips.sql: in the program only");
+    for line in ["status --service {}_trip", "revert --service {}_trip --steps 1", "migrate --check"] {
+        case.pgfleet(line).says("it was built from other files");
+    }
+    case.pgfleet("migration mark-applied 3 --service {}_trip").exits(3);
+    assert!(case.is_untouched().await);
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_used_is_named_with_what_it_said() {
+    let mut case = Case::new("ends").await;
+    case.pgfleet("migrate")
+        .exits(3)
+        .says("it ended (exit code 7) and did not say what it has in it")
+        .says("it said: unexpected argument: pgfleet")
+        .says("it said: usage: trip-service --port PORT")
+        .says("`Service::builder(…).start()` the first thing");
+    case.mode("other protocol");
+    case.pgfleet("migrate").exits(3).says("it speaks protocol 99, and this pgfleet 1");
+    case.mode("");
+    case.solution.folder.set("FIXTURE_SERVICE", "taxi");
+    case.pgfleet("migrate").exits(3).says("it is another service's").says("says that it is taxi");
+    let manifest = case.solution.folder.path().join("pgfleet.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let path = example("worker-fixture").display().to_string();
+    std::fs::write(&manifest, text.replace(&path, "target/debug/trip")).unwrap();
+    // A relative one is looked for beside the manifest.
+    case.pgfleet("migrate").exits(3).says("cannot start the program of").says("target/debug/trip: No such file");
+    assert!(case.is_untouched().await);
+}
+
+#[tokio::test]
+async fn what_a_program_prints_is_passed_on_and_breaks_nothing() {
+    let case = Case::new("talks").await;
+    let trip = case.solution.name("trip");
+    case.pgfleet("migrate --json")
+        .exits(0)
+        .says(&format!("{trip} | reading the configuration ..."))
+        .says(&format!("{trip} | adding riders"))
+        .says(&format!("{trip} | adding riders, on the other stream"))
+        .says_nothing_of("the service runs")
+        .json();
+    assert_eq!(case.versions().await, ["1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn errors_are_those_of_a_run_without_a_program() {
+    let mut case = Case::new("refused").await;
+    let trip = case.solution.name("trip");
+    let migrate = case.pgfleet("migrate --service {}_trip").exits(1);
+    migrate
+        .says(&format!("error: cannot apply 3_add_riders to {trip}"))
+        .says("duplicate key value violates unique constraint \"trips_pkey\" (SQLSTATE 23505)")
+        .says("detail: Key (id)=(1) already exists.");
+    let document = case.pgfleet("migrate --service {}_trip --json");
+    assert_eq!(document.json()[0]["sql_state"], "23505");
+    assert_eq!(case.versions().await, ["1", "2"]);
+    // The journal has it as well.
+    let attempts = "SELECT sql_state FROM pgfleet.attempts WHERE outcome = 'failed'";
+    assert_eq!(case.column(attempts).await, ["23505", "23505"]);
+    case.mode("panics");
+    // What Rust itself says of a panic is passed on; `Ran` would take it for one of pgfleet's.
+    let panicked = case.solution.folder.command(&["migrate", "--service", &trip]).output().unwrap();
+    let said = String::from_utf8(panicked.stderr).unwrap();
+    assert_eq!(panicked.status.code(), Some(1), "{said}");
+    let error = format!("error: cannot migrate {trip}: its code panicked\n  caused by: riders are out\n");
+    assert!(said.contains(&error), "{said}");
+    case.mode("");
+    case.pgfleet("migrate --service {}_trip").exits(0);
+}
+
+#[tokio::test]
+async fn the_history_of_rust_steps_is_corrected_here() {
+    let case = Case::new("").await;
+    case.pgfleet("migrate --service {}_trip --to 2").exits(0);
+    case.pgfleet("migration mark-applied 3 --service {}_trip").exits(0);
+    case.pgfleet("migration mark-applied 4 --service {}_trip").exits(0);
+    case.pgfleet("migration forget 4 --service {}_trip").exits(0);
+    case.pgfleet("migrate --service {}_trip").exits(0).says("applied 1");
+    assert_eq!(case.column("SELECT count(*) FROM riders").await, ["0"]);
+    case.pgfleet("status --check").exits(5);
+}
+
+#[tokio::test]
+async fn one_ctrl_c_ends_it_in_an_orderly_way() {
+    let case = Case::new("waits").await;
+    let child = case.solution.folder.spawn(&["migrate"]);
+    until("the step waits", async || case.waits().await).await;
+    signal(child.id(), Signal::SIGINT);
+    Ran::end_of(child).exits(130).says("stopping after rolling back").says("3_add_riders").says("stopped");
+    assert_eq!(case.versions().await, ["1", "2"]);
+    assert!(case.is_quiet().await);
+}
+
+mod crash {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_is_killed_in_a_backfill_is_started_again_and_goes_on() {
+        let mut case = Case::new("").await;
+        let mark = case.solution.folder.path().join("died");
+        case.solution.folder.set("FIXTURE_DIES", mark.display().to_string());
+        let trip = case.solution.name("trip");
+        case.pgfleet("migrate")
+            .exits(0)
+            .says("failed, try 1 of 3: the program")
+            .says(&format!("ended (signal 9) while it migrated {trip}"))
+            .says("4_backfill_riders goes on behind 20 rows in 2 batches");
+        assert!(mark.exists());
+        assert_eq!(case.versions().await, ["1", "2", "3", "4"]);
+        // Each row once, the first ones by the program that died.
+        let rows = "SELECT string_agg(n::text, ' ' ORDER BY first) FROM \
+                    (SELECT count(*) n, min(id) first FROM riders WHERE batch = 1 GROUP BY by_pid) parts";
+        assert_eq!(case.column(rows).await, ["20 30"]);
+    }
+
+    #[tokio::test]
+    async fn without_another_try_it_is_an_error_and_the_next_run_goes_on() {
+        let mut case = Case::new("").await;
+        let mark = case.solution.folder.path().join("died");
+        case.solution.folder.set("FIXTURE_DIES", mark.display().to_string());
+        case.solution.folder.set("PGFLEET_MIGRATIONS__MAX_TRIES", "1");
+        case.pgfleet("migrate --service {}_trip")
+            .exits(1)
+            .says("ended (signal 9) while it migrated")
+            .says("what was committed stays");
+        assert_eq!(case.versions().await, ["1", "2", "3"]);
+        case.pgfleet("migrate --service {}_trip").exits(0).says("goes on behind 20 rows in 2 batches");
+        assert_eq!(case.column("SELECT count(*) FROM riders WHERE batch = 1").await, ["50"]);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_killed_leaves_no_program_at_work() {
+        let mut case = Case::new("waits").await;
+        let mut child = case.solution.folder.spawn(&["migrate"]);
+        until("the step waits", async || case.waits().await).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        until("the program has ended what it did", async || case.is_quiet().await).await;
+        assert_eq!(case.versions().await, ["1", "2"]);
+        case.mode("");
+        case.pgfleet("migrate").exits(0);
+    }
+}
