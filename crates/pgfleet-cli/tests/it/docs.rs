@@ -9,6 +9,7 @@
 //! * `<!-- exit: 5 -->`: the last command of the block ends with this code instead of 0.
 //! * `<!-- file: PATH -->`, `<!-- append: PATH -->`: the block becomes (the end of) this file; `*`
 //!   in its name stands for what a command chose.
+//! * `<!-- part of: PATH -->`: the block stands in this file of the repository, which is compiled.
 //! * `<!-- superuser -->`: the SQL is run by whoever runs the server.
 //! * `<!-- not run: REASON -->`: a `console` block that cannot be run here.
 //!
@@ -75,6 +76,11 @@ fn steps(page: &str) -> Vec<Step> {
                 steps.push(Step::Write { path: path.to_owned(), text: whole(), append: false });
             } else if let Some(path) = value("append: ") {
                 steps.push(Step::Write { path: path.to_owned(), text: whole(), append: true });
+            } else if let Some(path) = value("part of: ") {
+                // An example stands in a folder of its own, and the page's crate does not.
+                let folder = format!("{}/", Path::new(path).parent().unwrap().display());
+                let folder = folder.strip_prefix("crates/pgfleet-cli/").unwrap_or(&folder);
+                assert!(read(path).replace(folder, "").contains(&whole()), "{place}: {path} does not hold this");
             } else if value("superuser").is_some() {
                 steps.push(Step::Superuser { sql: whole() });
             } else {
@@ -291,6 +297,22 @@ fn the_guides_about_migrations_run_as_written() {
 #[test]
 fn the_guide_about_modules_runs_as_written() {
     Session::new(None).page("docs/src/guides/modules.md");
+}
+
+#[test]
+fn the_guide_about_rust_runs_as_written() {
+    let session = Session::new(None);
+    // The program of the page was built with the tests; there `cargo build` only puts it into its place.
+    let bin = session.folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let build = format!(
+        "#!/bin/sh\ntest \"$*\" = build && mkdir -p target/debug && ln -sf '{}' target/debug/app\n",
+        crate::program::example("app").display()
+    );
+    fs::write(bin.join("cargo"), build).unwrap();
+    fs::set_permissions(bin.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    session.prepare(&format!("export PATH='{}':\"$PATH\"", bin.display()));
+    session.page("docs/src/guides/rust-migrations.md");
 }
 
 #[tokio::test]
