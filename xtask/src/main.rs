@@ -28,7 +28,7 @@ Usage: cargo xtask <COMMAND>
                              The crash tests, many more rounds of each (200 unless told)
   fuzz [--seconds N] [TARGET]
                              The fuzz targets, or one of them, each for N seconds (60 unless told)
-  bench migrate [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e,g,h,i]
+  bench migrate [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e,f,g,h,i]
                              Measures against peers and the limit; writes the table of bench/README.md
   histories --server URL --dir FOLDER [--layout NAME] [--own COMMAND] [--before FILE.sql]
                              Applies a folder of migrations with pgfleet, and with COMMAND, which finds its database in
