@@ -27,6 +27,11 @@
 #[doc = include_str!("../../../docs/src/guides/service.md")]
 struct Guide;
 
+/// So is this one, with everything that a test can take.
+#[cfg(all(doctest, feature = "sqlx", feature = "test"))]
+#[doc = include_str!("../../../docs/src/guides/test-databases.md")]
+struct TestGuide;
+
 mod builder;
 pub mod embed;
 mod environment;
@@ -54,8 +59,3 @@ pub use pgfleet_migrate::{Event, Observer, Options, Outcome, Report, StepError, 
 pub use pgfleet_postgres::Connection;
 pub use readiness::Readiness;
 pub use service::Service;
-
-/// The guide, whose examples are compiled.
-#[cfg(all(doctest, feature = "sqlx", feature = "test"))]
-#[doc = include_str!("../../../docs/src/guides/test-databases.md")]
-struct Guide;
