@@ -18,6 +18,13 @@ fn main() -> Result<(), pgfleet::Error> {
             eprintln!("unexpected argument: pgfleet");
             std::process::exit(7);
         }
+        // A service that begins to serve before it starts.
+        "hangs" => {
+            println!("listening on 0.0.0.0:8080, process {}", std::process::id());
+            loop {
+                std::thread::park();
+            }
+        }
         "other protocol" => {
             println!("{{\"pgfleet\":99,\"id\":1,\"answer\":\"hello\"}}");
             std::thread::park();

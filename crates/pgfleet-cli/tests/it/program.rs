@@ -21,6 +21,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
             cargo.arg("--release");
         }
         assert!(cargo.status().unwrap().success(), "{name} cannot be built");
+        // It may have been there as it should be; the next test need not ask again.
+        std::fs::File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now())).unwrap();
     }
     path
 }
@@ -113,6 +115,11 @@ async fn sql_rust_and_seeders_are_applied_in_their_order_and_taken_back() {
     case.pgfleet("revert --service {}_trip --to 1").exits(0).says("reverted 3");
     assert_eq!(case.versions().await, ["1"]);
     assert_eq!(case.column("SELECT to_regclass('riders')").await, ["NULL"]);
+
+    // A database that is gone is made again, as it is for SQL.
+    case.solution.sql("DROP DATABASE {}_trip").await;
+    case.pgfleet("migrate").exits(0);
+    assert_eq!(case.versions().await, ["1", "2", "3", "4"]);
 }
 
 #[tokio::test]
@@ -189,6 +196,17 @@ async fn a_program_that_cannot_be_used_is_named_with_what_it_said() {
     // A relative one is looked for beside the manifest.
     case.pgfleet("migrate").exits(3).says("cannot start the program of").says("target/debug/trip: No such file");
     assert!(case.is_untouched().await);
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_answer_is_given_up_and_ended() {
+    let case = Case::new("hangs").await;
+    let migrate = case.pgfleet("migrate --service {}_trip").exits(3);
+    let migrate = migrate.says("it did not say within 20 s what it has in it").says("the first thing it does?");
+    let said = migrate.err.lines().find_map(|line| line.split_once("it said: listening on 0.0.0.0:8080, process "));
+    let pid: i32 = said.expect("its last line is shown").1.parse().unwrap();
+    let gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+    assert_eq!(gone, Err(nix::errno::Errno::ESRCH));
 }
 
 #[tokio::test]

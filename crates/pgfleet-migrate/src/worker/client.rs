@@ -58,6 +58,15 @@ impl std::fmt::Debug for Program {
     }
 }
 
+impl Drop for Program {
+    /// Without [`Program::close`] nobody waits for its end, but it is told to.
+    fn drop(&mut self) {
+        if let Some(worker) = &self.state.get_mut().worker {
+            lock(&worker.input).take();
+        }
+    }
+}
+
 impl Program {
     /// Names a service's program; nothing is started yet. The observer sees what it prints.
     pub fn new(service: impl Into<String>, path: impl Into<PathBuf>, observer: Arc<dyn Observer>) -> Self {
@@ -226,19 +235,28 @@ impl Program {
             return Ok((worker.clone(), described.clone()));
         }
         let worker = self.start()?;
-        let description = match self.answer(&worker, Ask::Describe, TO_DESCRIBE).await {
-            Ok(Answer::Description(description)) => Arc::new(*description),
-            Ok(Answer::Error(error)) => return Err(Error::from(*error)),
-            Ok(_) => return Err(self.unusable("it answers with something else")),
+        let described = match self.answer(&worker, Ask::Describe, TO_DESCRIBE).await {
+            Ok(Answer::Description(description)) => Ok(Arc::new(*description)),
+            Ok(Answer::Error(error)) => Err(Error::from(*error)),
+            Ok(_) => Err(self.unusable("it answers with something else")),
+            Err(error) => Err(error),
+        };
+        let described = described.and_then(|description| match &state.described {
+            // Between two lives of a worker somebody may have built the program again.
+            Some(before) if *before != description => {
+                Err(self.unusable("it is another one than it was a moment ago").hinted("run again"))
+            }
+            _ => Ok(description),
+        });
+        let description = match described {
+            Ok(description) => description,
             Err(error) => {
+                // It has nothing under way, and must not outlive us.
                 worker.kill.notify_one();
+                worker.end().await;
                 return Err(error);
             }
         };
-        // Between two lives of a worker somebody may have built the program again.
-        if state.described.as_ref().is_some_and(|before| *before != description) {
-            return Err(self.unusable("it is another one than it was a moment ago").hinted("run again"));
-        }
         state.worker = Some(worker.clone());
         state.described = Some(description.clone());
         Ok((worker, description))
