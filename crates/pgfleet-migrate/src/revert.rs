@@ -271,7 +271,11 @@ pub(crate) async fn down_script(
         Some(text) => Ok(Script::from_text(format!("{} (recorded)", set.history.quoted()), text)),
         None => Err(Error::new(ErrorKind::Findings, Action::Revert.sentence(&label(row), &target.name))
             .cause("it has no down script; nothing was reverted")
-            .hinted(format!("write {}.down.sql beside its .up.sql", label(row)))),
+            .hinted(if set.code.contains_key(version) {
+                "write its `down`, and let `is_reversible` return true".to_owned()
+            } else {
+                format!("write {}.down.sql beside its .up.sql", label(row))
+            })),
     }
 }
 
