@@ -147,7 +147,7 @@ fn in_parts<'s>(statements: &'s [Statement], control: &Control) -> Kept<'s> {
             kept.push(statement.through(&statements[end]));
             block = blocks.next();
             index = end;
-        } else if control.loose.contains(&index) {
+        } else if control.loose.binary_search(&index).is_ok() {
             dropped.push(statement);
         } else {
             kept.push(statement.clone());
@@ -316,6 +316,16 @@ mod tests {
             ]
         );
         assert_eq!(in_parts("create index concurrently i on t (a)").unwrap().1.len(), 1);
+    }
+
+    /// Quadratic time would not end here.
+    #[test]
+    fn many_blocks_take_no_longer_for_each() {
+        let blocks = 100_000;
+        let text = "begin; select 1; begin; commit; commit;".repeat(blocks);
+        let statements = split(&text).unwrap();
+        assert_eq!(check_no_transaction(&text, &statements).unwrap().statements.len(), blocks);
+        assert_eq!(check(&text, &statements).unwrap_err().statement, Some(3));
     }
 
     #[test]

@@ -47,12 +47,20 @@ impl Control {
 
     /// Whether a statement is one of these.
     pub(super) fn holds(&self, index: usize) -> bool {
-        self.loose.contains(&index) || self.blocks.iter().any(|&(begin, end)| index == begin || index == end)
+        let ends_of_it = |(begin, end)| index == begin || index == end;
+        self.loose.binary_search(&index).is_ok() || self.block_of(index).is_some_and(ends_of_it)
     }
 
     /// Whether a statement is inside of a block, or begins or ends one.
     pub(super) fn encloses(&self, index: usize) -> bool {
-        self.blocks.iter().any(|&(begin, end)| (begin..=end).contains(&index))
+        self.block_of(index).is_some()
+    }
+
+    /// The block that a statement is in, its first and last included. Blocks are in order and apart, and files with
+    /// hundreds of thousands of them exist.
+    fn block_of(&self, index: usize) -> Option<(usize, usize)> {
+        let after = self.blocks.partition_point(|&(begin, _)| begin <= index);
+        self.blocks[..after].last().copied().filter(|&(_, end)| index <= end)
     }
 
     /// The first `COMMIT` that other statements follow: what stands before it is to stay whatever becomes of those.
