@@ -66,6 +66,10 @@ fuzz_target!(|input: Input<'_>| {
                     assert!(text.lines().count() + 1 >= script.first_line as usize);
                 }
             }
+            // What it was read from is all that it needs.
+            let alone = files.iter().filter(|(name, _)| folder.files.contains(&root.join(name))).cloned().collect();
+            let alone = read_files(root, alone, Some(folder.layout)).expect("read before");
+            assert_eq!((&alone.migrations, &alone.repeatables), (&folder.migrations, &folder.repeatables));
             // The same files in another order are the same folder.
             let reversed = files.iter().rev().cloned().collect();
             assert_eq!(read_files(root, reversed, layout).expect("read before"), folder);

@@ -1,11 +1,10 @@
 //! Folders of files as constants of the program.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use pgfleet_sql::layout::{self, Folder, Layout, LayoutError, Script};
+use pgfleet_sql::layout::{self, Layout, LayoutError, Script};
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::parse::{Parse, ParseStream};
@@ -55,7 +54,7 @@ pub(crate) fn migrations(input: TokenStream, root: &Path) -> syn::Result<TokenSt
     }
     let folder = layout::read_folder(&dir, layout).map_err(|failure| unreadable(&literal, &failure))?;
     let name = folder.layout.name();
-    let files = files(&literal, &dir, &paths(&folder))?;
+    let files = files(&literal, &dir, &folder.files)?;
     Ok(quote!(::pgfleet::embed::Folder::new(#literal, #name, &[#files])))
 }
 
@@ -88,35 +87,22 @@ pub(crate) fn parse_layout(name: &LitStr) -> syn::Result<Layout> {
     name.value().parse().map_err(|unknown: layout::UnknownLayout| error(name.span(), &unknown, &unknown.hint()))
 }
 
-/// The files that a folder's migrations come from.
-fn paths(folder: &Folder) -> BTreeSet<PathBuf> {
-    let mut paths = BTreeSet::new();
-    for migration in &folder.migrations {
-        paths.insert(migration.up.path.clone());
-        paths.extend(migration.down.iter().map(|script| script.path.clone()));
-        if folder.layout == Layout::Diesel {
-            paths.extend(Some(migration.up.path.with_file_name("metadata.toml")).filter(|path| path.is_file()));
-        }
-    }
-    paths.extend(folder.repeatables.iter().map(|repeatable| repeatable.script.path.clone()));
-    paths
-}
-
 /// The files that are seeds where a service reads the folder itself.
-fn seed_paths(dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let mut paths = BTreeSet::new();
+fn seed_paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let is_seed = |name: &str| name.strip_suffix(".sql").is_some_and(|stem| !stem.starts_with('.'));
         if path.file_name().and_then(|name| name.to_str()).is_some_and(is_seed) {
-            paths.insert(path);
+            paths.push(path);
         }
     }
+    paths.sort();
     Ok(paths)
 }
 
 /// The elements of the array: the path in the folder, and the text.
-fn files(literal: &LitStr, dir: &Path, paths: &BTreeSet<PathBuf>) -> syn::Result<TokenStream> {
+fn files(literal: &LitStr, dir: &Path, paths: &[PathBuf]) -> syn::Result<TokenStream> {
     let mut elements = TokenStream::new();
     for path in paths {
         let inner = path.strip_prefix(dir).unwrap_or(path);
@@ -247,18 +233,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_reads_as_the_folder_does() {
+    fn settings_and_folders_of_flyway_are_put_in() {
         let root = root(&[
-            ("m/1_a/up.sql", b"-- pgfleet: lock_timeout=1s\nselect 1"),
-            ("m/1_a/metadata.toml", b"run_in_transaction = false"),
+            ("f/V1__a.sql", b"x"),
+            ("f/V1__a.sql.conf", b"executeInTransaction=false"),
+            ("f/below/V2__b.sql", b"y"),
+            ("f/afterMigrate.sql", b"z"),
+            ("f/notes.md", b"no"),
         ]);
-        let dir = root.path().join("m");
-        let from_disk = layout::read_folder(&dir, None).unwrap();
-        let files = paths(&from_disk).into_iter().map(|path| {
-            let bytes = fs::read(&path).unwrap();
-            (path.strip_prefix(&dir).unwrap().to_owned(), bytes)
-        });
-        assert_eq!(layout::read_files(&dir, files.collect(), Some(from_disk.layout)).unwrap(), from_disk);
+        let expected = quote!(::pgfleet::embed::Folder::new(
+            "f",
+            "flyway",
+            &[
+                ("V1__a.sql", ::core::include_str!("ROOT/f/V1__a.sql")),
+                ("V1__a.sql.conf", ::core::include_str!("ROOT/f/V1__a.sql.conf")),
+                ("afterMigrate.sql", ::core::include_str!("ROOT/f/afterMigrate.sql")),
+                ("below/V2__b.sql", ::core::include_str!("ROOT/f/below/V2__b.sql")),
+            ]
+        ));
+        assert_eq!(expanded(&root, migrations, quote!("f")), expected.to_string());
     }
 
     #[test]

@@ -231,6 +231,8 @@ pub struct Folder {
     pub migrations: Vec<MigrationFile>,
     /// The repeatable migrations, by description.
     pub repeatables: Vec<Repeatable>,
+    /// The files that all of this was read from, in order: with these alone, the folder is the same but for its notes.
+    pub files: Vec<PathBuf>,
     /// What a person may want to know and no program needs to.
     pub notes: Vec<String>,
 }

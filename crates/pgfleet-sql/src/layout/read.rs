@@ -89,6 +89,7 @@ struct Builder {
     repeatables: Vec<Repeatable>,
     /// Of Flyway, with the event after which each runs.
     callbacks: Vec<(Event, Repeatable)>,
+    files: Vec<PathBuf>,
     notes: Vec<String>,
 }
 
@@ -106,6 +107,7 @@ impl Builder {
             downs: BTreeMap::new(),
             repeatables: Vec::new(),
             callbacks: Vec::new(),
+            files: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -114,6 +116,10 @@ impl Builder {
         let File { path, name, bytes } = file;
         let parsed = name::parse(&name, self.layout).ok_or_else(|| misfit(&path, self.layout))?;
         let (text, bytes_hash) = text(&path, &bytes)?;
+        if !matches!(parsed, Name::Callback(Event::Elsewhere, _)) {
+            self.files.push(path.clone());
+            self.files.extend(conf.map(|conf| conf.path.clone()));
+        }
         if matches!(self.layout, Layout::Goose | Layout::Dbmate) {
             let Name::Up(version, description) = parsed else {
                 return Err(misfit(&path, self.layout));
@@ -197,6 +203,8 @@ impl Builder {
         let Some(Name::Up(version, description)) = name::parse(&name, Layout::Diesel) else {
             return Err(misfit(&folder.path, Layout::Diesel));
         };
+        let parts = [&folder.up, &folder.down, &folder.metadata].into_iter().flatten();
+        self.files.extend(parts.map(|file| file.path.clone()));
         let no_transaction = match &folder.metadata {
             Some(file) => runs_without_transaction(file)?,
             None => false,
@@ -288,7 +296,8 @@ impl Builder {
             return Err(LayoutError::new(&b.script.path, message, "rename one of the files").with_other(&a.script.path));
         }
         self.repeatables.extend(after(self.callbacks, &migrations, &self.repeatables));
-        Ok(Folder { layout: self.layout, migrations, repeatables: self.repeatables, notes })
+        self.files.sort();
+        Ok(Folder { layout: self.layout, migrations, repeatables: self.repeatables, files: self.files, notes })
     }
 }
 

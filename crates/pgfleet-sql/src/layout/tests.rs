@@ -31,11 +31,26 @@ fn read_both(files: &[(&str, &str)], layout: Option<Layout>) -> Result<Folder, L
     let from_disk = read_folder(dir.path(), layout);
     let from_memory = read_files(dir.path(), in_memory(files), layout);
     match (&from_disk, &from_memory) {
-        (Ok(disk), Ok(memory)) => assert_eq!(disk, memory),
+        (Ok(disk), Ok(memory)) => {
+            assert_eq!(disk, memory);
+            assert_eq!(without_notes(read_alone(dir.path(), files, disk)), without_notes(disk.clone()));
+        }
         (Err(disk), Err(memory)) => assert_eq!(said(disk), said(memory)),
         _ => panic!("from disk: {from_disk:?}\nfrom memory: {from_memory:?}"),
     }
     from_disk
+}
+
+/// Reads nothing but the files that a folder says it was read from.
+fn read_alone(root: &Path, files: &[(&str, &str)], folder: &Folder) -> Folder {
+    let mut files = in_memory(files);
+    files.retain(|(name, _)| folder.files.contains(&root.join(name)));
+    assert_eq!(files.len(), folder.files.len());
+    read_files(root, files, Some(folder.layout)).unwrap()
+}
+
+fn without_notes(folder: Folder) -> Folder {
+    Folder { notes: Vec::new(), ..folder }
 }
 
 /// Backwards, since the order must not matter.
