@@ -329,3 +329,101 @@ impl PathPlan {
         (0..path.sets.len()).flat_map(of).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use pgfleet_sql::annotation::Annotations;
+    use pgfleet_sql::layout::{Kind, MigrationFile, Script};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A migration by the numbers of its set and of its place in it.
+    type Id = (usize, usize);
+
+    fn path_of(sizes: &[usize], requires: &BTreeSet<(Id, Id)>) -> Result<SetPath, Error> {
+        let mut sets: Vec<Set> = sizes
+            .iter()
+            .enumerate()
+            .map(|(set, size)| {
+                let migration = |at: usize| MigrationFile {
+                    version: (at + 1).to_string().parse().unwrap(),
+                    description: "m".to_owned(),
+                    up: Script::from_text("m.sql", "select 1;".to_owned()),
+                    down: None,
+                    annotations: Annotations {
+                        requires: requires
+                            .iter()
+                            .filter(|(who, _)| *who == (set, at))
+                            .map(|(_, (set, at))| Requirement { set: format!("s{set}"), version: (at + 1).to_string() })
+                            .collect(),
+                        ..Annotations::default()
+                    },
+                    down_annotations: Annotations::default(),
+                    kind: Kind::Forward,
+                };
+                Set::from_migrations(format!("s{set}"), (0..*size).map(migration).collect())
+            })
+            .collect();
+        let own = sets.pop().unwrap();
+        SetPath::new(sets, own)
+    }
+
+    /// Whether an order exists at all: take away what waits for nothing until nothing is left.
+    fn has_order(sizes: &[usize], requires: &BTreeSet<(Id, Id)>) -> bool {
+        let mut left: BTreeSet<Id> =
+            sizes.iter().enumerate().flat_map(|(set, size)| (0..*size).map(move |at| (set, at))).collect();
+        loop {
+            let free: Vec<Id> = left
+                .iter()
+                .filter(|(set, at)| *at == 0 || !left.contains(&(*set, at - 1)))
+                .filter(|id| !requires.iter().any(|(who, wanted)| who == *id && left.contains(wanted)))
+                .copied()
+                .collect();
+            if free.is_empty() {
+                return left.is_empty();
+            }
+            left.retain(|id| !free.contains(id));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_several_sets_is_one_that_meets_every_requirement(
+            sizes in prop::collection::vec(0..5_usize, 1..4),
+            wanted in prop::collection::vec(((0..4_usize, 0..5_usize), (0..4_usize, 0..5_usize)), 0..6),
+            applied in prop::collection::vec(0..5_usize, 4),
+        ) {
+            let is_there = |(set, at): &Id| sizes.get(*set).is_some_and(|size| at < size);
+            let requires: BTreeSet<(Id, Id)> =
+                wanted.into_iter().filter(|(who, wanted)| is_there(who) && is_there(wanted)).collect();
+            let path = path_of(&sizes, &requires);
+            prop_assert_eq!(path.is_ok(), has_order(&sizes, &requires));
+            let Ok(path) = path else { return Ok(()) };
+
+            // Some of each set are applied already, from the beginning as always.
+            let there: Vec<usize> = sizes.iter().zip(&applied).map(|(size, applied)| *applied.min(size)).collect();
+            let steps: Vec<Vec<Step>> =
+                sizes.iter().zip(&there).map(|(size, there)| (*there..*size).map(Step::Migration).collect()).collect();
+            let versions: Vec<Vec<Version>> = there
+                .iter()
+                .map(|there| (1..=*there).map(|version| version.to_string().parse().unwrap()).collect())
+                .collect();
+            let order = path.ordered(&steps, &versions, None);
+            let order = order.map_err(|error| TestCaseError::fail(error.causes().join("; ")))?;
+            let mut done: BTreeSet<Id> =
+                there.iter().enumerate().flat_map(|(set, there)| (0..*there).map(move |at| (set, at))).collect();
+            for (set, step) in order {
+                let Step::Migration(at) = step else { unreachable!("the sets have none") };
+                prop_assert!(at == 0 || done.contains(&(set, at - 1)), "out of its set's order");
+                for (_, wanted) in requires.iter().filter(|(who, _)| *who == (set, at)) {
+                    prop_assert!(done.contains(wanted), "before what it requires");
+                }
+                prop_assert!(done.insert((set, at)), "twice");
+            }
+            prop_assert_eq!(done.len(), sizes.iter().sum::<usize>(), "not all");
+        }
+    }
+}

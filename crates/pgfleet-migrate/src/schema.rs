@@ -269,3 +269,57 @@ impl Schema {
 fn last_part(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use sea_query::{Alias, ColumnDef, Table};
+
+    use super::*;
+
+    #[test]
+    fn names_are_folded_or_kept_as_written() {
+        let mut schema = Schema::default();
+        schema.unique_index("Drivers", &["PhoneNumber"]);
+        assert_eq!(
+            schema.text(),
+            "CREATE UNIQUE INDEX IF NOT EXISTS \"ix_drivers_phonenumber\" ON \"drivers\" (\"phonenumber\");\n"
+        );
+        let mut schema = Schema::default();
+        schema.names_as_written().index("Drivers", &["IsDeleted", "IsActive"]);
+        schema.foreign_key(ForeignKey::new("Trips", "DriverId", "Drivers").references(&["Id"]));
+        let text = schema.text();
+        assert!(
+            text.contains("\"IX_Drivers_IsDeleted_IsActive\" ON \"Drivers\" (\"IsDeleted\", \"IsActive\")"),
+            "{text}"
+        );
+        assert!(text.contains("ADD CONSTRAINT \"FK_Trips_Drivers\" FOREIGN KEY (\"DriverId\")"), "{text}");
+        assert!(text.contains("REFERENCES \"Drivers\" (\"Id\") ON DELETE NO ACTION"), "{text}");
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        let name = |last: &str| {
+            let mut schema = Schema::default();
+            schema.index(&"t".repeat(50), &["a_rather_long_column", last]);
+            schema.text().split('"').nth(1).unwrap().to_owned()
+        };
+        assert_eq!((name("x").len(), name("y").len()), (LONGEST, LONGEST));
+        assert_ne!(name("x"), name("y"));
+        let mut schema = Schema::default();
+        schema.add_index(Index::new("t", &["a"]).named("My index"));
+        assert!(schema.text().contains("\"My index\" ON \"t\""));
+    }
+
+    #[test]
+    fn statements_of_others_are_recorded_whole() {
+        let mut schema = Schema::default();
+        let mut table = Table::create();
+        table.table(Alias::new("seats")).col(ColumnDef::new(Alias::new("id")).big_integer().primary_key());
+        schema.requires("identity", "3").statement(&table).sql("select 1 -- the end");
+        assert_eq!(
+            schema.text(),
+            "-- pgfleet: requires identity@3\nCREATE TABLE \"seats\" ( \"id\" bigint PRIMARY KEY );\nselect 1 -- the end\n;\n"
+        );
+        assert_eq!(Schema::default().into_text(), "");
+    }
+}

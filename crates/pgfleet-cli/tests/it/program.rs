@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::support::{Ran, Solution, signal, until};
 
@@ -307,6 +310,42 @@ mod crash {
         assert_eq!(case.versions().await, ["1", "2", "3"]);
         case.pgfleet("migrate --service {}_trip").exits(0).says("goes on behind 20 rows in 2 batches");
         assert_eq!(case.column("SELECT count(*) FROM riders WHERE batch = 1").await, ["50"]);
+    }
+
+    /// `PGFLEET_SOAK_ROUNDS` raises the number of rounds.
+    fn rounds(usual: u64) -> u64 {
+        std::env::var("PGFLEET_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+    }
+
+    #[tokio::test]
+    async fn the_command_or_its_program_is_killed_at_any_moment() {
+        let first: u64 = rand::random_range(0..1_000_000);
+        let mut case = Case::new("").await;
+        case.solution.folder.set("PGFLEET_MIGRATIONS__MAX_TRIES", "1");
+        let trip = case.solution.name("trip");
+        for seed in first..first + rounds(20) {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut child = case.solution.folder.spawn(&["migrate", "--service", &trip]);
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
+            if random.random_bool(0.5) {
+                child.kill().unwrap();
+            } else {
+                // It may not have been started yet, or have ended.
+                let parent = child.id().to_string();
+                Command::new("pkill").args(["-KILL", "-P", &parent]).status().unwrap();
+            }
+            child.wait().unwrap();
+            until("nobody works on the database", async || case.is_quiet().await).await;
+            case.pgfleet("migrate --service {}_trip").exits(0);
+            assert_eq!(case.versions().await, ["1", "2", "3", "4"], "seed {seed}");
+            let riders = "SELECT count(*) || ' ' || count(*) FILTER (WHERE batch = 1) FROM riders";
+            assert_eq!(case.column(riders).await, ["50 50"], "seed {seed}");
+            assert_eq!(case.column("SELECT id FROM trips ORDER BY id").await, ["1", "7"], "seed {seed}");
+            assert_eq!(case.column("SELECT count(*) FROM pgfleet.{}_trip_backfills").await, ["0"], "seed {seed}");
+            let told = "SELECT count(*) FROM pgfleet.{}_trip_migrations WHERE announced_at IS NULL";
+            assert_eq!(case.column(told).await, ["0"], "seed {seed}");
+            case.pgfleet("revert --service {}_trip --to 0").exits(0);
+        }
     }
 
     #[tokio::test]
