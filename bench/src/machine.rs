@@ -3,26 +3,21 @@
 use std::fs;
 use std::process::Command;
 
-use crate::options::Options;
 use crate::server::{SETTINGS, Server};
 
 /// Lines for the head of the report.
-pub(crate) fn facts(options: &Options, server: &Server) -> Vec<String> {
+pub(crate) fn facts(rounds: usize, version: &str, server: &Server) -> Vec<String> {
     let settings: Vec<_> = SETTINGS.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     vec![
         format!("{}, {}, commit {}", first_line("date", &["-u", "+%Y-%m-%d"]), processor(), commit()),
-        format!("{}, release build; {}", version(options), first_line("rustc", &["--version"])),
+        format!("{version}, release build; {}", first_line("rustc", &["--version"])),
         format!(
             "PostgreSQL {}, durable (fsync, full_page_writes and synchronous_commit on), {}; TCP on 127.0.0.1, SCRAM",
             server.version(),
             settings.join(", ")
         ),
-        format!("{} interleaved rounds after one that does not count", options.rounds),
+        format!("{rounds} interleaved rounds after one that does not count"),
     ]
-}
-
-fn version(options: &Options) -> String {
-    first_line(&options.pgfleet.to_string_lossy(), &["--version"])
 }
 
 fn processor() -> String {
@@ -40,7 +35,7 @@ fn commit() -> String {
 }
 
 /// A fact that cannot be found out is no reason to end a measurement.
-fn first_line(program: &str, args: &[&str]) -> String {
+pub(crate) fn first_line(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success());
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").to_owned()

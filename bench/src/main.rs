@@ -1,10 +1,11 @@
 //! Measures pgfleet against its peers and against the limit, in one run.
 //!
-//! Every number but those of test databases is a whole process from start to end, as a user or a pipeline runs it. Contenders take turns in each
+//! Every number of `migrate` but those of test databases is a whole process from start to end, as a user or a pipeline runs it. Contenders take turns in each
 //! round and only their ratios within a round are compared, so that a machine that gets slower in the meantime gets
 //! slower for all. The limit is the least any program can do for the same result: the same SQL, the same history row
 //! with the same index, and the same durability.
 
+mod connections;
 mod example;
 mod fleet;
 mod limit;
@@ -35,6 +36,9 @@ fn main() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         ["migrate", rest @ ..] => migrate(&Options::parse(rest)?),
+        ["connections", rest @ ..] => connections::measure(&connections::Options::parse(rest)?),
+        // Somebody's turn in section (e) of `connections`.
+        ["memory", whose, url] => connections::memory::show(whose, url),
         // Somebody's turn in section (g).
         ["set-up-test", whose, folder, round, count] => set_up::run(whose, folder, round, count.parse()?),
         // Somebody's turn in section (f), and the program that one of them calls.
@@ -46,15 +50,23 @@ fn main() -> Result<()> {
             eprintln!("stopped {stopped} shared test servers");
             Ok(())
         }
-        _ => bail!("usage: pgfleet-bench migrate {} | stop-test-servers", options::USAGE),
+        _ => bail!(
+            "usage: pgfleet-bench migrate {} | connections {} | stop-test-servers",
+            options::USAGE,
+            connections::USAGE
+        ),
     }
 }
 
 fn migrate(options: &Options) -> Result<()> {
     let work = work::Folder::open()?;
     let limit = limit::Limit::compile(&work.path)?;
-    let server = server::Server::start(&work.path)?;
-    let mut report = Report::new(machine::facts(options, &server));
+    let server = server::Server::start(&work.path, 100)?;
+    let mut report = Report::new(machine::facts(
+        options.rounds,
+        &machine::first_line(&options.pgfleet.to_string_lossy(), &["--version"]),
+        &server,
+    ));
     if options.has(Case::A) || options.has(Case::B) {
         single::measure(options, &work.path, &server, &limit, &mut report)?;
     }
@@ -79,7 +91,7 @@ fn migrate(options: &Options) -> Result<()> {
     let text = report.render();
     println!("{text}");
     if options.writes_readme() {
-        report::write_readme(&text)?;
+        report::write_readme("migrate", &text)?;
     }
     Ok(())
 }

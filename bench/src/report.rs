@@ -10,8 +10,11 @@ use anyhow::{Context, Result};
 use crate::ratio::{Middle, median_time, verdict};
 use crate::timing::Contender;
 
-/// Between these lines of the README, the report is replaced; the rest is written by people.
-const BEGIN: &str = "<!-- begin: cargo xtask bench migrate -->\n";
+/// Between this line and [`END`] of the README, the report of a benchmark is replaced; the rest is written by people.
+fn begin(benchmark: &str) -> String {
+    format!("<!-- begin: cargo xtask bench {benchmark} -->\n")
+}
+
 const END: &str = "<!-- end -->\n";
 
 pub(crate) struct Report {
@@ -37,6 +40,45 @@ impl Report {
             goal.map(|goal| format!("≤ {goal}")).unwrap_or_default(),
             goal.map(|goal| verdict(ratio, goal, median_time(&ours.times)).to_owned()).unwrap_or_default(),
         ]);
+        self.say_last();
+    }
+
+    /// Compares likewise times that are of so many things in a row, and shows those of one.
+    pub(crate) fn compare_each(
+        &mut self,
+        case: &str,
+        (ours, our_times): (&str, &[Duration]),
+        (other, times): (&str, &[Duration]),
+        each: u32,
+        goal: Option<f64>,
+    ) {
+        let ratio = Middle::of_ratios(our_times, times);
+        let of_one = |times: &[Duration]| range(&times.iter().map(|time| *time / each).collect::<Vec<_>>());
+        self.say([
+            format!("{case}{ours}"),
+            of_one(our_times),
+            other.to_owned(),
+            of_one(times),
+            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high),
+            goal.map(|goal| format!("≤ {goal}")).unwrap_or_default(),
+            goal.map(|goal| verdict(ratio, goal, median_time(our_times)).to_owned()).unwrap_or_default(),
+        ]);
+    }
+
+    /// Holds a time against a fixed one.
+    pub(crate) fn time(&mut self, case: &str, times: &[Duration], goal: Duration) {
+        let met = if median_time(times) <= goal { "yes" } else { "no" };
+        self.say([case, &range(times), "", "", "", &format!("≤ {goal:?}"), met].map(str::to_owned));
+    }
+
+    /// Shows something that is not a time.
+    pub(crate) fn note(&mut self, case: &str, ours: &str, (other, theirs): (&str, &str), goal: Option<(&str, bool)>) {
+        let met = goal.map_or("", |(_, met)| if met { "yes" } else { "no" });
+        self.say([case, ours, other, theirs, "", goal.map_or("", |(goal, _)| goal), met].map(str::to_owned));
+    }
+
+    fn say(&mut self, row: [String; 7]) {
+        self.rows.push(row);
         self.say_last();
     }
 
@@ -93,11 +135,17 @@ impl Report {
 }
 
 /// Median, smallest and largest.
-fn range(times: &[Duration]) -> String {
+pub(crate) fn range(times: &[Duration]) -> String {
     let (low, high) = (times.iter().min(), times.iter().max());
     let (low, high) = (low.copied().unwrap_or_default(), high.copied().unwrap_or_default());
     let middle = median_time(times);
-    if middle < Duration::from_secs(1) {
+    if middle < Duration::from_micros(10) {
+        let ns = |time: Duration| time.as_nanos();
+        format!("{} ns ({}–{})", ns(middle), ns(low), ns(high))
+    } else if middle < Duration::from_millis(1) {
+        let us = |time: Duration| time.as_secs_f64() * 1e6;
+        format!("{:.1} µs ({:.1}–{:.1})", us(middle), us(low), us(high))
+    } else if middle < Duration::from_secs(1) {
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         format!("{:.1} ms ({:.1}–{:.1})", ms(middle), ms(low), ms(high))
     } else {
@@ -118,18 +166,19 @@ pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
-pub(crate) fn write_readme(report: &str) -> Result<()> {
+pub(crate) fn write_readme(benchmark: &str, report: &str) -> Result<()> {
     let path = PathBuf::from("bench/README.md");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    fs::write(&path, replaced(&text, report).context("bench/README.md has no place for the report")?)?;
+    fs::write(&path, replaced(&text, benchmark, report).context("bench/README.md has no place for the report")?)?;
     eprintln!("wrote {}", path.display());
     Ok(())
 }
 
-fn replaced(text: &str, report: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
+fn replaced(text: &str, benchmark: &str, report: &str) -> Option<String> {
+    let begin = begin(benchmark);
+    let (before, rest) = text.split_once(&begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{report}{END}{after}"))
+    Some(format!("{before}{begin}{report}{END}{after}"))
 }
 
 #[cfg(test)]
@@ -138,9 +187,11 @@ mod tests {
 
     #[test]
     fn only_the_report_is_replaced() {
-        let text = format!("a\n{BEGIN}old\n{END}b\n");
-        assert_eq!(replaced(&text, "new\n").unwrap(), format!("a\n{BEGIN}new\n{END}b\n"));
-        assert_eq!(replaced("a\n", "new\n"), None);
+        let section = |name, text| format!("{}{text}\n{END}", begin(name));
+        let text = format!("a\n{}b\n{}c\n", section("one", "old"), section("two", "old"));
+        let expected = format!("a\n{}b\n{}c\n", section("one", "old"), section("two", "new"));
+        assert_eq!(replaced(&text, "two", "new\n").unwrap(), expected);
+        assert_eq!(replaced("a\n", "two", "new\n"), None);
     }
 
     #[test]
@@ -156,7 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_a_place_for_the_report() {
-        assert!(replaced(include_str!("../README.md"), "new\n").is_some());
+    fn the_readme_has_a_place_for_each_report() {
+        for benchmark in ["migrate", "connections"] {
+            assert!(replaced(include_str!("../README.md"), benchmark, "new\n").is_some(), "{benchmark}");
+        }
     }
 }

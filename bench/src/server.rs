@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use pgfleet_local::{Binaries, Cluster, ClusterOptions, OLDEST_SUPPORTED, Running};
@@ -24,7 +25,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(work: &Path) -> Result<Self> {
+    /// Starts it with room for at least this many connections.
+    pub(crate) fn start(work: &Path, connections: u32) -> Result<Self> {
         let mut options = ClusterOptions::new("pgfleet-bench", work.join("server"), PASSWORD);
         // The oldest supported version where the machine has it: figures stay comparable.
         let oldest = options.search.clone().with_major(OLDEST_SUPPORTED);
@@ -32,6 +34,7 @@ impl Server {
             options.search = oldest;
         }
         options.durable = true;
+        options.max_connections = connections;
         options.settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let cluster = Cluster::new(options);
         // What a killed run left behind.
@@ -48,6 +51,27 @@ impl Server {
     pub(crate) fn version(&self) -> String {
         let (major, minor) = self.running.version;
         format!("{major}.{minor}")
+    }
+
+    /// The processor time that this process and all of the server's that have ended have used.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        let ticks = |process: &str, fields: std::ops::Range<usize>| -> Result<u64> {
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+            // The name before them may have spaces in it.
+            let (_, rest) = stat.rsplit_once(')').context("no name in /proc/*/stat")?;
+            let numbers = rest.split_whitespace().skip(fields.start).take(fields.len());
+            Ok(numbers.map(str::parse::<u64>).sum::<Result<u64, _>>()?)
+        };
+        // utime and stime; of the children that were waited for, cutime and cstime.
+        let all = ticks("self", 11..13)? + ticks(&self.running.pid.to_string(), 13..15)?;
+        // A tick is a hundredth of a second on every Linux.
+        Ok(Duration::from_millis(all * 10))
+    }
+
+    /// How many connections it has refused because it was full, as its log has it.
+    pub(crate) fn refusals(&self) -> Result<usize> {
+        let log = std::fs::read(&self.running.log_file).context("the server has no log")?;
+        Ok(String::from_utf8_lossy(&log).matches("too many ").count())
     }
 
     /// The real psql: the one on a Debian `PATH` is a script that looks for it first.
@@ -94,7 +118,7 @@ impl Server {
             if String::from_utf8_lossy(&show.output()?.stdout).trim() == value {
                 return Ok(());
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
         bail!("the server does not turn fsync {value}")
     }

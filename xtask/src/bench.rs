@@ -6,11 +6,18 @@ use crate::run;
 use crate::system::{self, Need};
 
 pub(crate) fn run(args: &[&str]) -> Result<()> {
-    let ["migrate", options @ ..] = args else {
-        bail!("there is no benchmark `{}`; there is: migrate", args.join(" "));
-    };
-    system::ensure(&[Need::Server, Need::Libpq])?;
-    let program = run::build("pgfleet", &["--release"])?;
-    let bench = run::build("pgfleet-bench", &["--release"])?;
-    run::visibly(run::command(bench)?.arg("migrate").arg("--pgfleet").arg(program).args(options))
+    match args {
+        ["migrate", options @ ..] => {
+            system::ensure(&[Need::Server, Need::Libpq])?;
+            let program = run::build("pgfleet", &["--release"])?;
+            let bench = run::build("pgfleet-bench", &["--release"])?;
+            run::visibly(run::command(bench)?.arg("migrate").arg("--pgfleet").arg(program).args(options))
+        }
+        ["connections", options @ ..] => {
+            system::ensure(&[Need::Server])?;
+            let bench = run::build("pgfleet-bench", &["--release"])?;
+            run::visibly(run::command(bench)?.arg("connections").args(options))
+        }
+        _ => bail!("there is no benchmark `{}`; there are: migrate, connections", args.join(" ")),
+    }
 }

@@ -30,6 +30,8 @@ Usage: cargo xtask <COMMAND>
                              The fuzz targets, or one of them, each for N seconds (60 unless told)
   bench migrate [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e,f,g,h,i]
                              Measures against peers and the limit; writes the table of bench/README.md
+  bench connections [--quick] [--rounds N] [--tenants N] [--only a,b,c,d,e]
+                             Measures pools, budgets and replicas likewise
   histories --server URL --dir FOLDER [--layout NAME] [--own COMMAND] [--before FILE.sql]
                              Applies a folder of migrations with pgfleet, and with COMMAND, which finds its database in
                              DATABASE_URL, and compares the two schemas

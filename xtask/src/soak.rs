@@ -1,4 +1,4 @@
-//! The long forms of the crash tests.
+//! The long forms of the crash tests, and of the test of many tenants.
 
 use anyhow::Result;
 
@@ -37,6 +37,6 @@ pub(crate) fn run(rounds: u32, args: &[String]) -> Result<()> {
         cargo.arg("test").args(PROFILE).args(["--profile", "soak", "--workspace", "--lib", "--bins", "--tests"]);
         cargo.arg("--");
     }
-    let soaked = run::visibly(cargo.arg("crash").args(args).env(ROUNDS_VARIABLE, rounds.to_string()));
+    let soaked = run::visibly(cargo.args(["crash", "fleet::"]).args(args).env(ROUNDS_VARIABLE, rounds.to_string()));
     soaked.and(test::stop_servers())
 }

@@ -51,16 +51,21 @@ pub(crate) enum Command {
     /// Write a new solution, or an example to try
     #[command(after_help = "Examples:\n  pgfleet init\n  pgfleet init --template masar shop")]
     Init(Init),
-    /// Start the local PostgreSQL, provision, migrate and seed
+    /// Start the local PostgreSQL, provision, migrate, seed, and run the services
     #[command(
-        after_help = "Examples:\n  pgfleet up\n  pgfleet up --detach\n\nThe server keeps running; `pgfleet down` stops it. Running `up` again changes nothing that is right."
+        after_help = "Examples:\n  pgfleet up\n  pgfleet up --detach\n\nServices with `run` in the manifest are started with their connection strings in the environment.\nWithout --detach `up` stays with them: Ctrl-C stops them. The server keeps running; `pgfleet down`\nstops it. Running `up` again changes nothing that is right."
     )]
     Up(Up),
-    /// Stop the local PostgreSQL; the data stays
+    /// Run services without a terminal; started by `up --detach`
+    #[command(hide = true)]
+    Supervise,
+    /// Stop the services and the local PostgreSQL; the data stays
     #[command(after_help = "Example:\n  pgfleet down\n\nTo undo a migration: pgfleet revert")]
     Down,
     /// Make roles, databases and rights what the manifest says
-    #[command(after_help = "Examples:\n  pgfleet provision\n  pgfleet provision --dry-run   # print the statements")]
+    #[command(
+        after_help = "Examples:\n  pgfleet provision\n  pgfleet provision --dry-run                 # print the statements\n  pgfleet provision --rotate trip             # a new password; the old one goes on working\n  pgfleet provision --rotate trip --finish    # the old one works no more"
+    )]
     Provision(Provision),
     /// Show the effective configuration
     Config {
@@ -102,6 +107,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         verb: IsolationVerb,
     },
+    /// Make tenants, and say where their data is
+    Tenant {
+        #[command(subcommand)]
+        verb: TenantVerb,
+    },
+    /// Say where connections go, and try them
+    Connection {
+        #[command(subcommand)]
+        verb: ConnectionVerb,
+    },
     /// Write the completion script of a shell
     #[command(after_help = "Example:\n  pgfleet completions bash > /etc/bash_completion.d/pgfleet")]
     Completions {
@@ -132,6 +147,15 @@ pub(crate) struct Provision {
     /// Print the statements and run none
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Give a service's role a new password; the old one goes on working
+    #[arg(long, value_name = "SERVICE", conflicts_with = "dry_run")]
+    pub(crate) rotate: Option<String>,
+    /// With --rotate, the role: app, migrator or readonly
+    #[arg(long, value_name = "ROLE", default_value = "app", value_parser = ["app", "readonly", "migrator"])]
+    pub(crate) role: String,
+    /// With --rotate, let the old password in no more
+    #[arg(long, requires = "rotate")]
+    pub(crate) finish: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -327,5 +351,131 @@ pub(crate) enum IsolationVerb {
         /// Show every role instead of one row per service
         #[arg(long)]
         all: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantVerb {
+    /// Make a tenant; its databases must be there
+    #[command(
+        after_help = "Examples:\n  pgfleet tenant create acme                      # lives in the services' own databases\n  pgfleet tenant create acme --connection dbname=acme\n  pgfleet tenant create acme --connection - < acme.url\n  pgfleet tenant create acme --connection dbname=acme --connection trip=postgresql://db2.local/acme_trip\n\nWhat a string does not say (host, port, role, password, TLS) is as in the service's own. `-` takes the\nnext line of standard input, `@FILE` what is in the file, so that no password stands in the arguments."
+    )]
+    Create(TenantCreate),
+    /// List the tenants
+    #[command(after_help = "Example:\n  pgfleet tenant list --json")]
+    List,
+    /// Show one tenant and where its strings lead
+    #[command(after_help = "Example:\n  pgfleet tenant show acme")]
+    Show {
+        /// The tenant
+        tenant: String,
+    },
+    /// Give a tenant a connection string, or take one away
+    #[command(
+        after_help = "Examples:\n  pgfleet tenant set-connection acme dbname=acme\n  pgfleet tenant set-connection acme --service trip - < acme-trip.url\n  pgfleet tenant set-connection acme --service trip --unset\n\nThe string is tried before it is stored. The data is not moved."
+    )]
+    SetConnection(SetConnection),
+    /// Have services refuse a tenant; its data stays
+    #[command(after_help = "Example:\n  pgfleet tenant disable acme")]
+    Disable {
+        /// The tenant
+        tenant: String,
+    },
+    /// Have services serve a tenant again
+    #[command(after_help = "Example:\n  pgfleet tenant enable acme")]
+    Enable {
+        /// The tenant
+        tenant: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TenantCreate {
+    /// Its name: small letters, digits and hyphens
+    pub(crate) tenant: String,
+    /// Its name for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) display_name: Option<String>,
+    /// The default string, or NAME=STRING for a service or a connection name; may be given several times
+    #[arg(long, value_name = "[NAME=]STRING")]
+    pub(crate) connection: Vec<String>,
+    #[command(flatten)]
+    pub(crate) how: StringChoices,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetConnection {
+    /// The tenant
+    pub(crate) tenant: String,
+    /// The connection string; `-` for standard input, @FILE for a file
+    #[arg(required_unless_present = "unset")]
+    pub(crate) string: Option<String>,
+    /// A service or connection name instead of the default
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Take the string away: the next rule decides
+    #[arg(long, conflicts_with_all = ["string", "no_check", "shared"])]
+    pub(crate) unset: bool,
+    #[command(flatten)]
+    pub(crate) how: StringChoices,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StringChoices {
+    /// Store strings without trying them
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    /// Take a database that is another tenant's, too
+    #[arg(long)]
+    pub(crate) shared: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectionVerb {
+    /// List every connection name of every service
+    #[command(after_help = "Example:\n  pgfleet connection list --service trip")]
+    List {
+        /// Only this service; may be given several times
+        #[arg(long, value_name = "NAME")]
+        service: Vec<String>,
+    },
+    /// Show each rule that is tried for a connection, and the one that decides
+    #[command(
+        after_help = "Examples:\n  pgfleet connection explain --service trip --tenant acme\n  pgfleet connection explain --service identity --name AbpOpenIddict"
+    )]
+    Explain {
+        /// The service that asks
+        #[arg(long, value_name = "NAME")]
+        service: String,
+        /// For this tenant; without it, for the host
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
+        /// The connection name; without it, the service's own
+        #[arg(long, value_name = "CONNECTION")]
+        name: Option<String>,
+    },
+    /// Log in wherever connections lead
+    #[command(
+        after_help = "Examples:\n  pgfleet connection test\n  pgfleet connection test --service trip --tenant acme\n\nExits with 1 when a login fails, or leads to another database than the recorded one."
+    )]
+    Test {
+        /// Only this service; may be given several times
+        #[arg(long, value_name = "NAME")]
+        service: Vec<String>,
+        /// The strings of this tenant instead of the services' own databases; may be given several times
+        #[arg(long, value_name = "TENANT")]
+        tenant: Vec<String>,
+    },
+    /// Print the variables that a service is started with, for where `up` does not start it
+    #[command(
+        after_help = "Examples:\n  pgfleet connection env --service trip\n  pgfleet connection env --service trip --reveal > trip.env\n\nLines of NAME='value', as shells and env files have them. Without --reveal every value is ***."
+    )]
+    Env {
+        /// The service
+        #[arg(long, value_name = "NAME")]
+        service: String,
+        /// Print the values, with passwords and keys
+        #[arg(long)]
+        reveal: bool,
     },
 }

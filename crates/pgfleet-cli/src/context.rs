@@ -1,11 +1,12 @@
 //! What every command needs: the manifest, who works, how to talk, and Ctrl-C.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pgfleet_control::manifest::{self, Loaded, Manifest, Sources};
 use pgfleet_control::program::Programs;
+use pgfleet_control::services::Stopper;
 use pgfleet_control::solution::{Solution, Surroundings, wait_for_servers};
 use pgfleet_migrate::options::{Stop, Who};
 
@@ -22,6 +23,31 @@ pub(crate) struct Context {
     pub(crate) orderly: Arc<AtomicBool>,
     /// The programs of services that were started; closed when the command is done.
     pub(crate) programs: Programs,
+    /// The services that are run, when some are.
+    pub(crate) serving: Serving,
+}
+
+/// The services that this process runs, and how it was asked to stop.
+///
+/// `up` sets it, the watcher of signals reads it; a signal that comes in between is not lost, since it
+/// then ends the process as it would have before.
+#[derive(Clone, Default)]
+pub(crate) struct Serving(Arc<Mutex<(Option<Stopper>, bool)>>);
+
+impl Serving {
+    /// Asks the services to stop, the second time to be killed; says whether there are any.
+    pub(crate) fn ask(&self, interrupted: bool, talk: &Talk) -> bool {
+        let mut serving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stopper) = serving.0.clone() else { return false };
+        serving.1 |= interrupted;
+        if stopper.ask() {
+            let again = if interrupted { "; again to kill them" } else { "" };
+            talk.say(&format!("stopping the services{again}"));
+        } else {
+            stopper.kill();
+        }
+        true
+    }
 }
 
 /// Marks that a run is under way that ends by itself when asked; until dropped.
@@ -41,7 +67,18 @@ impl Context {
             stop: Stop::default(),
             orderly: Arc::default(),
             programs: Programs::default(),
+            serving: Serving::default(),
         }
+    }
+
+    /// Says which services are run from now on; none any more.
+    pub(crate) fn serve(&self, stopper: Option<Stopper>) {
+        self.serving.0.lock().unwrap_or_else(PoisonError::into_inner).0 = stopper;
+    }
+
+    /// Whether Ctrl-C ended the services, and not `down`.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.serving.0.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     /// Says that what follows ends in an orderly way when asked to stop.
@@ -79,7 +116,8 @@ impl Context {
     pub(crate) fn surroundings(&self) -> Surroundings {
         Surroundings {
             who: who(),
-            key: std::env::var("PGFLEET_KEY").ok().filter(|key| !key.is_empty()).map(Into::into),
+            key: secret("PGFLEET_KEY"),
+            old_key: secret("PGFLEET_KEY_OLD"),
             stop: self.stop.clone(),
             programs: self.programs.clone(),
         }
@@ -109,6 +147,11 @@ impl Context {
         progress.finish();
         Ok(waited?)
     }
+}
+
+/// Reads a variable that holds a secret; an empty one is none.
+fn secret(variable: &str) -> Option<secrecy::SecretString> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty()).map(Into::into)
 }
 
 /// Looks for the manifest here and in the folders above.

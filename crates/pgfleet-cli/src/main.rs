@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod prefix;
 mod talk;
 
 use clap::Parser as _;
@@ -49,17 +50,23 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::from(exit as u8)
 }
 
-/// Ctrl-C and SIGTERM ask for an orderly end; a second one does not wait for it.
+/// Ctrl-C, SIGTERM and the end of the terminal ask for an orderly end; a second one does not wait for it.
 fn watch_interrupts(context: &Context) {
     let (stop, talk, orderly) = (context.stop.clone(), context.talk.clone(), context.orderly.clone());
+    let serving = context.serving.clone();
     tokio::spawn(async move {
         let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
             return;
         };
-        for _ in 0..2 {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
+        let mut hangup = hangup();
+        loop {
+            let interrupted = tokio::select! {
+                _ = tokio::signal::ctrl_c() => true,
+                _ = terminate.recv() => false,
+                () = hung_up(&mut hangup) => false,
+            };
+            if serving.ask(interrupted, &talk) {
+                continue;
             }
             // Outside of a run nothing is lost: a closed connection rolls back, and every step of
             // provisioning can be taken up again.
@@ -72,6 +79,28 @@ fn watch_interrupts(context: &Context) {
             stop.ask();
         }
     });
+}
+
+/// Listens for the end of the terminal, unless it was said that it does not matter (`nohup`): whoever
+/// started us ignored the signal then, which only the system can tell.
+fn hangup() -> Option<tokio::signal::unix::Signal> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let ignored = u64::from_str_radix(ignored.trim(), 16).ok()?;
+    let bit = 1 << (nix::sys::signal::Signal::SIGHUP as u32 - 1);
+    if ignored & bit != 0 {
+        return None;
+    }
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok()
+}
+
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 fn log_to_stderr(verbose: u8) {

@@ -17,6 +17,7 @@ pub const SET: &str = "control";
 const MIGRATIONS: &[(&str, &str, &str)] = &[
     ("1", "catalogue", include_str!("../migrations/001_catalogue.sql")),
     ("2", "applied", include_str!("../migrations/002_applied.sql")),
+    ("3", "tenants", include_str!("../migrations/003_tenants.sql")),
 ];
 
 /// Returns the control database's own migration set.
@@ -135,6 +136,42 @@ impl Catalogue {
         Ok(Self { connection })
     }
 
+    /// Opens the control database; none when it is not made yet.
+    pub(crate) async fn open_if_there(admin: &Address, database: &str) -> Result<Option<Self>, Error> {
+        match connect(&admin.with_database(database), &Purpose::new("pgfleet control")).await {
+            Ok(connection) => Ok(Some(Self { connection })),
+            Err(error) if error.kind() == pgfleet_postgres::ErrorKind::DatabaseMissing => Ok(None),
+            Err(error) => Err(Error::postgres("cannot open the control database", &error)),
+        }
+    }
+
+    /// Returns whether this control database has the tables for tenants.
+    pub(crate) async fn has_tenants(&self) -> Result<bool, Error> {
+        let rows = self
+            .connection
+            .simple("SELECT pg_catalog.to_regclass('control.service_strings') IS NOT NULL")
+            .await
+            .map_err(|error| Error::postgres("cannot look at the control database", &error))?;
+        Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
+    }
+
+    /// Begins a transaction, which [`end`](Self::end) ends.
+    pub(crate) async fn begin(&self) -> Result<(), Error> {
+        self.connection
+            .execute_all("BEGIN")
+            .await
+            .map_err(|error| Error::postgres("cannot write to the control database", &error))
+    }
+
+    /// Commits what went well, and takes back what did not.
+    pub(crate) async fn end<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        let sql = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.connection.execute_all(sql).await;
+        let value = result?;
+        ended.map_err(|error| Error::postgres("cannot write to the control database", &error))?;
+        Ok(value)
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -239,7 +276,8 @@ impl Catalogue {
         Ok(())
     }
 
-    async fn audit(
+    /// Writes one line of the audit.
+    pub(crate) async fn audit(
         &self,
         action: &str,
         subject: &str,

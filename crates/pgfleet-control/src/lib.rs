@@ -6,18 +6,26 @@
 
 mod announcer;
 pub mod catalogue;
+pub mod connections;
+pub mod directory;
+pub mod environment;
 pub mod error;
 pub mod fleet;
 pub mod isolation;
 pub mod jobs;
 pub mod local;
 pub mod manifest;
+pub mod physical;
 pub mod place;
 pub mod program;
 pub mod provision;
 pub mod roles;
+mod rotate;
+pub mod rotation;
 pub mod seal;
+pub mod services;
 pub mod solution;
+pub mod tenants;
 pub mod vault;
 
 pub use error::{Error, ErrorKind};

@@ -22,11 +22,13 @@ fn cluster(manifest: &Manifest, server: &Server, place: &Place, password: &Secre
     SUPERUSER.clone_into(&mut options.superuser);
     options.search = Search::from_env();
     options.search.bin_dir.clone_from(&server.bin_dir);
-    // What the services' pools may take together, room for our own work, and some for people.
+    // What the services' pools may take together and the tenth that is kept back, room for our own
+    // work, and some for people.
     let pools: u32 =
         manifest.services.iter().filter(|service| service.server == server.name).map(|service| service.pool.max).sum();
-    options.max_connections =
-        server.max_connections.unwrap_or_else(|| (pools + 2 * manifest.migrations.concurrency + 20).clamp(100, 1000));
+    options.max_connections = server
+        .max_connections
+        .unwrap_or_else(|| (pools + pools.div_ceil(9) + 2 * manifest.migrations.concurrency + 20).clamp(100, 1000));
     Cluster::new(options)
 }
 

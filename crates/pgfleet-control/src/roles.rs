@@ -16,6 +16,7 @@ pub struct Roles {
     pub app: String,
     /// Logs in, reads rows.
     pub readonly: String,
+    twins: [String; 3],
 }
 
 /// What a login role of a service is for.
@@ -63,7 +64,23 @@ impl Roles {
             migrator: short_name(service, "_migrator"),
             app: short_name(service, "_app"),
             readonly: short_name(service, "_readonly"),
+            twins: Login::ALL.map(|login| short_name(service, &format!("_{}_b", login.word()))),
         }
+    }
+
+    /// Returns the name of a login role's twin: a second login with the same rights, a member of the
+    /// first, made when a password is rotated.
+    pub fn twin(&self, login: Login) -> &str {
+        match login {
+            Login::App => &self.twins[0],
+            Login::Readonly => &self.twins[1],
+            Login::Migrator => &self.twins[2],
+        }
+    }
+
+    /// Returns both roles of a login: the one that holds the rights, and its twin.
+    pub fn both(&self, login: Login) -> [&str; 2] {
+        [self.login(login), self.twin(login)]
     }
 
     /// Returns the name of a login role.

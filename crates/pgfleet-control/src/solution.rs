@@ -18,11 +18,12 @@ use crate::local::local_server;
 use crate::manifest::{Manifest, Server, ServerUrl, Service};
 use crate::place::Place;
 use crate::program::Programs;
+use crate::provision::budget::Capacity;
 use crate::provision::run::{end_strangers, missing_credentials};
 use crate::provision::{DesiredServer, Provisioned, provision_server};
 use crate::roles::{Login, Roles};
-use crate::seal::SealKey;
-use crate::vault::{self, Credential, SecretsFile, Vault};
+use crate::seal::{self, KeyRing, SealKey};
+use crate::vault::{self, Credential, Keeper, SecretsFile, Vault};
 
 /// How a solution is opened; what the caller knows of its surroundings.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,8 @@ pub struct Surroundings {
     pub who: Who,
     /// The encryption key (`PGFLEET_KEY`), for solutions whose control database is on a real server.
     pub key: Option<SecretString>,
+    /// The keys that it replaced (`PGFLEET_KEY_OLD`), separated by commas.
+    pub old_key: Option<SecretString>,
     /// Asks everything that runs to stop.
     pub stop: options::Stop,
     /// The programs of services that were started; the caller closes them at the end.
@@ -57,8 +60,10 @@ pub struct Solution {
     servers: BTreeMap<String, ConnectedServer>,
     vault: Vault,
     options: Options,
-    key: Option<SealKey>,
+    keys: Option<KeyRing>,
     programs: Programs,
+    /// How many connections the servers take that were looked at.
+    capacities: BTreeMap<String, Capacity>,
 }
 
 impl Solution {
@@ -96,9 +101,10 @@ impl Solution {
             servers.insert(server.name.clone(), connected);
         }
         let options = base_options(&manifest, surroundings);
-        let key = if uses_file(&manifest) { None } else { Some(seal_key(&manifest, &place, surroundings)?) };
+        let keys = if uses_file(&manifest) { None } else { Some(key_ring(&manifest, &place, surroundings)?) };
         let programs = surroundings.programs.clone();
-        let mut solution = Self { manifest, place, servers, vault, options, key, programs };
+        let capacities = BTreeMap::new();
+        let mut solution = Self { manifest, place, servers, vault, options, keys, programs, capacities };
         solution.read_credentials().await?;
         Ok(solution)
     }
@@ -111,6 +117,24 @@ impl Solution {
     /// Returns the programs of services that were started.
     pub(crate) fn programs(&self) -> &Programs {
         &self.programs
+    }
+
+    /// Returns the keys that seal what is in the control database; a local solution's is made on
+    /// first use.
+    ///
+    /// # Errors
+    ///
+    /// The state folder cannot be written, or holds what is no key.
+    pub fn keys(&self) -> Result<KeyRing, Error> {
+        match &self.keys {
+            Some(keys) => Ok(keys.clone()),
+            None => vault::local_keys(&SecretsFile::new(&self.place)),
+        }
+    }
+
+    /// Returns the keys when credentials are in the control database, too.
+    pub(crate) fn credential_keys(&self) -> Option<&KeyRing> {
+        self.keys.as_ref()
     }
 
     /// Returns the state folder.
@@ -135,13 +159,30 @@ impl Solution {
     ///
     /// No password is known yet: the service was not provisioned from here.
     pub fn address(&self, service: &Service, login: Login) -> Result<Address, Error> {
-        let role = Roles::of(&service.name).login(login).to_owned();
-        let credential = self.vault.get(&service.server, &role).ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, format!("there is no password for role {role}"))
-                .hinted("make it: pgfleet provision")
-        })?;
+        let (role, credential) = self.login(&service.server, service, login)?;
         let way = self.way(service, login);
         Ok(way.with_database(&service.database).with_user(&role, Some(credential.password.clone())))
+    }
+
+    /// Returns the role of a login that is handed out on a server, with its password.
+    pub(crate) fn login(&self, server: &str, service: &Service, login: Login) -> Result<(String, &Credential), Error> {
+        let roles = Roles::of(&service.name);
+        let found = self.vault.active(server, &roles, login);
+        found.map(|(role, credential)| (role.to_owned(), credential)).ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, format!("there is no password for role {}", roles.login(login)))
+                .hinted("make it: pgfleet provision")
+        })
+    }
+
+    /// Returns the address of another service's database for a service that uses one of its modules.
+    ///
+    /// # Errors
+    ///
+    /// No password is known yet.
+    pub fn guest_address(&self, guest: &Service, owner: &Service) -> Result<Address, Error> {
+        let (role, credential) = self.login(&owner.server, guest, Login::App)?;
+        let way = self.way(owner, Login::App);
+        Ok(way.with_database(&owner.database).with_user(&role, Some(credential.password.clone())))
     }
 
     /// By which address a role of a service connects: a pooler does not keep what a migration needs.
@@ -158,7 +199,9 @@ impl Solution {
     /// Returns a connection string that can be pasted and holds no secret.
     pub fn pasteable(&self, service: &Service, login: Login) -> String {
         let way = self.way(service, login);
-        let role = Roles::of(&service.name).login(login).to_owned();
+        let roles = Roles::of(&service.name);
+        let active = self.vault.active(&service.server, &roles, login);
+        let role = active.map_or_else(|| roles.login(login).to_owned(), |(role, _)| role.to_owned());
         let quote = |text: &str| {
             let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:".contains(c));
             if plain { text.to_owned() } else { format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")) }
@@ -179,7 +222,7 @@ impl Solution {
 
     /// Reads the credentials that are in the control database, when that is where they are.
     async fn read_credentials(&mut self) -> Result<(), Error> {
-        let Some(key) = self.key.clone() else { return Ok(()) };
+        let Some(keys) = self.keys.clone() else { return Ok(()) };
         let control = &self.manifest.control;
         let admin = &self.servers[&control.server].admin;
         let address = admin.with_database(&control.database);
@@ -187,7 +230,7 @@ impl Solution {
         match pgfleet_postgres::connect(&address, &purpose).await {
             Ok(connection) => {
                 Catalogue::refuse_foreign(&connection, &self.manifest.solution.name).await?;
-                let read = vault::read_sealed(&connection, &key).await;
+                let read = vault::read_sealed(&connection, &keys).await;
                 connection.close().await;
                 for (server, role, credential) in read?.iter() {
                     self.vault.set(server, role, credential.clone());
@@ -200,6 +243,39 @@ impl Solution {
         }
     }
 
+    /// Returns where the credentials are kept.
+    pub(crate) fn keeper(&self) -> Keeper {
+        let control = &self.manifest.control;
+        let address = || self.servers[&control.server].admin.with_database(&control.database);
+        Keeper { file: SecretsFile::new(&self.place), control: self.keys.clone().map(|keys| (address(), keys)) }
+    }
+
+    /// Reads the credentials anew, as they are now.
+    pub(crate) async fn reread_credentials(&mut self) -> Result<(), Error> {
+        self.vault = self.keeper().read().await?;
+        self.write_passfile()
+    }
+
+    /// Writes into the control database what was done with a role.
+    pub(crate) async fn note(&self, action: &str, service: &str, server: &str, role: &str) -> Result<(), Error> {
+        let control = &self.manifest.control;
+        let catalogue = Catalogue::open(&self.servers[&control.server].admin, &control.database).await?;
+        let detail = serde_json::json!({ "server": server, "role": role });
+        let noted = catalogue.audit(action, service, &detail, &self.options).await;
+        catalogue.close().await;
+        noted
+    }
+
+    /// Returns the known passwords.
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// Returns how many connections a server takes, when it was looked at.
+    pub(crate) fn capacity(&self, server: &str) -> Option<Capacity> {
+        self.capacities.get(server).copied()
+    }
+
     /// Makes passwords for the login roles that have none and keeps them, before any role gets one:
     /// a process that dies in between leaves a password that nobody uses, not a role that nobody
     /// can enter.
@@ -210,12 +286,12 @@ impl Solution {
             missing.extend(missing_credentials(&desired, &self.vault).into_iter().map(|role| (name.clone(), role)));
         }
         if !missing.is_empty() {
-            if let Some(key) = self.key.clone() {
+            if let Some(keys) = self.keys.clone() {
                 let control = &self.manifest.control;
                 let catalogue = Catalogue::open(&self.servers[&control.server].admin, &control.database).await?;
                 for (server, role) in &missing {
                     let credential = Credential::generate();
-                    vault::store_sealed(catalogue.connection(), &key, server, role, &credential).await?;
+                    vault::store_sealed(catalogue.connection(), &keys, server, role, &credential).await?;
                 }
                 catalogue.close().await;
                 self.read_credentials().await?;
@@ -268,7 +344,9 @@ impl Solution {
         }
         for (name, server) in &self.servers {
             let desired = DesiredServer::of(&self.manifest, name);
-            let provisioned = provision_server(&server.admin, &desired, &self.vault, dry_run).await?;
+            let keeper = self.keeper();
+            let provisioned = provision_server(&server.admin, &desired, &self.vault, &keeper, dry_run).await?;
+            self.capacities.insert(name.clone(), provisioned.capacity);
             if !dry_run && !provisioned.statements.is_empty() {
                 end_strangers(&server.admin, &desired).await?;
                 let catalogue = Catalogue::open(&control_admin, &control.database).await?;
@@ -276,6 +354,10 @@ impl Solution {
                 catalogue.close().await;
             }
             all.push(provisioned);
+        }
+        let shared = self.share_strings(dry_run).await?;
+        if let Some(provisioned) = all.iter_mut().rfind(|provisioned| provisioned.server == control.server) {
+            provisioned.statements.extend(shared);
         }
         Ok(all)
     }
@@ -421,17 +503,32 @@ fn uses_file(manifest: &Manifest) -> bool {
     matches!(manifest.servers[&manifest.control.server].url, ServerUrl::Local)
 }
 
+/// Finds the encryption keys: the present one, and those that it replaced.
+fn key_ring(manifest: &Manifest, place: &Place, surroundings: &Surroundings) -> Result<KeyRing, Error> {
+    let current = seal_key(manifest, place, surroundings)?;
+    let old = match (&surroundings.old_key, &manifest.control.old_key_file) {
+        (Some(keys), _) => seal::parse_list(keys)?,
+        (None, Some(path)) => seal::parse_list(&read_key(path)?)?,
+        (None, None) => Vec::new(),
+    };
+    Ok(KeyRing::new(current, old))
+}
+
+fn read_key(path: &std::path::Path) -> Result<SecretString, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::new(ErrorKind::Configuration, format!("cannot read the key file {}", path.display()))
+            .cause(error.to_string())
+    })?;
+    Ok(text.into())
+}
+
 /// Finds the encryption key: the caller's, the manifest's key file, or one made for this checkout.
 fn seal_key(manifest: &Manifest, place: &Place, surroundings: &Surroundings) -> Result<SealKey, Error> {
     if let Some(key) = &surroundings.key {
         return SealKey::parse(key);
     }
     if let Some(path) = &manifest.control.key_file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(ErrorKind::Configuration, format!("cannot read the key file {}", path.display()))
-                .cause(error.to_string())
-        })?;
-        return SealKey::parse(&text.into());
+        return SealKey::parse(&read_key(path)?);
     }
     let path = place.folder().join("key");
     if let Ok(text) = std::fs::read_to_string(&path) {

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use pgfleet_postgres::{Connection, Type};
+use pgfleet_postgres::{Address, Connection, Purpose, Type};
 use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
 use crate::place::{Place, write_private};
-use crate::seal::SealKey;
+use crate::roles::{Login, Roles};
+use crate::seal::{self, KeyRing, SealKey};
 
 /// A password with the verifier that was set on the server.
 #[derive(Clone)]
@@ -22,6 +23,9 @@ pub struct Credential {
     pub password: SecretString,
     /// The SCRAM verifier; a server that shows the same one has this password.
     pub verifier: String,
+    /// Since when it is handed out, in milliseconds since 1970; 0 while it is being set. Of the two
+    /// roles of a login the one that came into use last is active.
+    pub since: i64,
 }
 
 impl std::fmt::Debug for Credential {
@@ -38,8 +42,13 @@ impl Credential {
 
     /// Computes the verifier of a password.
     pub fn from_password(password: SecretString) -> Self {
-        Self { verifier: pgfleet_postgres::scram_verifier(&password), password }
+        Self { verifier: pgfleet_postgres::scram_verifier(&password), password, since: now() }
     }
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(1)
 }
 
 /// Makes a random text of letters and digits.
@@ -54,12 +63,31 @@ pub(crate) fn random_text(length: usize) -> String {
 pub struct Vault {
     credentials: BTreeMap<(String, String), Credential>,
     properties: BTreeMap<String, String>,
+    keys: BTreeMap<String, SecretString>,
 }
 
 impl Vault {
     /// Returns a role's credential.
     pub fn get(&self, server: &str, role: &str) -> Option<&Credential> {
         self.credentials.get(&(server.to_owned(), role.to_owned()))
+    }
+
+    /// Returns the role of a login that is handed out, with its credential.
+    pub fn active<'a>(&self, server: &str, roles: &'a Roles, login: Login) -> Option<(&'a str, &Credential)> {
+        let known = roles.both(login).into_iter().filter_map(|role| Some((role, self.get(server, role)?)));
+        // The first of two that are equal: the one that holds the rights.
+        known.reduce(|best, other| if other.1.since > best.1.since { other } else { best })
+    }
+
+    /// Returns the other role of a login, when it can still log in: the old password during a rotation.
+    pub fn retiring<'a>(&self, server: &str, roles: &'a Roles, login: Login) -> Option<&'a str> {
+        let (active, _) = self.active(server, roles, login)?;
+        roles.both(login).into_iter().find(|role| *role != active && self.get(server, role).is_some())
+    }
+
+    /// Forgets a role's credential.
+    fn remove(&mut self, server: &str, role: &str) {
+        self.credentials.remove(&(server.to_owned(), role.to_owned()));
     }
 
     /// Keeps a role's credential, in memory until stored.
@@ -110,7 +138,15 @@ impl SecretsFile {
                 for (role, entry) in roles.iter() {
                     let text = |key: &str| entry.get(key).and_then(toml_edit::Item::as_str).map(str::to_owned);
                     let (Some(password), Some(verifier)) = (text("password"), text("verifier")) else { continue };
-                    vault.set(server, role, Credential { password: password.into(), verifier });
+                    let since = entry.get("since").and_then(toml_edit::Item::as_integer).unwrap_or(0);
+                    vault.set(server, role, Credential { password: password.into(), verifier, since });
+                }
+            }
+        }
+        if let Some(keys) = document.get("keys").and_then(toml_edit::Item::as_table_like) {
+            for (name, value) in keys.iter() {
+                if let Some(value) = value.as_str() {
+                    vault.keys.insert(name.to_owned(), value.to_owned().into());
                 }
             }
         }
@@ -138,6 +174,10 @@ impl SecretsFile {
             let entry = &mut document["roles"][server][role];
             entry["password"] = toml_edit::value(credential.password.expose_secret());
             entry["verifier"] = toml_edit::value(&credential.verifier);
+            entry["since"] = toml_edit::value(credential.since);
+        }
+        for (name, value) in &vault.keys {
+            document["keys"][name] = toml_edit::value(value.expose_secret());
         }
         for (name, value) in &vault.properties {
             document["properties"][name] = toml_edit::value(value);
@@ -166,17 +206,38 @@ impl SecretsFile {
     }
 }
 
+/// Returns the keys of a local solution; the present one is made when there is none.
+pub(crate) fn local_keys(file: &SecretsFile) -> Result<KeyRing, Error> {
+    let mut vault = file.read()?;
+    if !vault.keys.contains_key("current") {
+        let made = SealKey::generate()?;
+        (vault, ()) = file.update(|vault| {
+            vault.keys.entry("current".to_owned()).or_insert(made);
+        })?;
+    }
+    let parse = |name: &str| vault.keys.get(name).map(seal::parse_list).transpose();
+    let current = parse("current")?.and_then(|keys| keys.into_iter().next());
+    let current = current.ok_or_else(|| {
+        Error::new(ErrorKind::Configuration, format!("`current` in [keys] of {} holds no key", file.path.display()))
+    })?;
+    Ok(KeyRing::new(current, parse("old")?.unwrap_or_default()))
+}
+
 /// Reads the credentials in the control database.
-pub(crate) async fn read_sealed(connection: &Connection, key: &SealKey) -> Result<Vault, Error> {
+pub(crate) async fn read_sealed(connection: &Connection, keys: &KeyRing) -> Result<Vault, Error> {
     let rows = connection
-        .query("SELECT server, role, key_id, sealed, verifier FROM control.credentials", &[])
+        .query(
+            "SELECT server, role, key_id, sealed, verifier, (extract(epoch FROM changed_at) * 1000)::bigint \
+             FROM control.credentials",
+            &[],
+        )
         .await
         .map_err(|error| Error::postgres("cannot read the credentials in the control database", &error))?;
     let mut vault = Vault::default();
     for row in rows {
         let (server, role): (String, String) = (row.get(0), row.get(1));
-        let password = key.open(row.get(3), &format!("{server}/{role}"))?;
-        vault.set(&server, &role, Credential { password, verifier: row.get(4) });
+        let password = keys.open(row.get(2), row.get(3), &format!("{server}/{role}"))?;
+        vault.set(&server, &role, Credential { password, verifier: row.get(4), since: row.get(5) });
     }
     Ok(vault)
 }
@@ -185,12 +246,12 @@ pub(crate) async fn read_sealed(connection: &Connection, key: &SealKey) -> Resul
 /// reads afterwards works with the one that is there.
 pub(crate) async fn store_sealed(
     connection: &Connection,
-    key: &SealKey,
+    keys: &KeyRing,
     server: &str,
     role: &str,
     credential: &Credential,
 ) -> Result<(), Error> {
-    let sealed = key.seal(&credential.password, &format!("{server}/{role}"))?;
+    let sealed = keys.seal(&credential.password, &format!("{server}/{role}"))?;
     connection
         .execute(
             "INSERT INTO control.credentials (server, role, key_id, sealed, verifier) VALUES ($1, $2, $3, $4, $5) \
@@ -198,7 +259,7 @@ pub(crate) async fn store_sealed(
             &[
                 (&server, Type::TEXT),
                 (&role, Type::TEXT),
-                (&key.id(), Type::TEXT),
+                (&keys.id(), Type::TEXT),
                 (&sealed, Type::BYTEA),
                 (&credential.verifier, Type::TEXT),
             ],
@@ -206,6 +267,113 @@ pub(crate) async fn store_sealed(
         .await
         .map_err(|error| Error::postgres("cannot store a credential in the control database", &error))?;
     Ok(())
+}
+
+/// Where the credentials of a solution are kept, for reading them anew and changing them.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    /// The file beside the manifest; always there, for the passwords of local servers.
+    pub(crate) file: SecretsFile,
+    /// The control database with its key, when the others are kept there.
+    pub(crate) control: Option<(Address, KeyRing)>,
+}
+
+impl Keeper {
+    /// Reads all credentials.
+    ///
+    /// # Errors
+    ///
+    /// The file or the control database cannot be read.
+    pub async fn read(&self) -> Result<Vault, Error> {
+        let mut vault = self.file.read()?;
+        if let Some((_, key)) = &self.control {
+            let connection = self.connect().await?;
+            let sealed = read_sealed(&connection, key).await;
+            connection.close().await;
+            for (server, role, credential) in sealed?.iter() {
+                vault.set(server, role, credential.clone());
+            }
+        }
+        Ok(vault)
+    }
+
+    /// Keeps a new password for a role, not handed out yet; replaces one that is there.
+    pub(crate) async fn prepare(&self, server: &str, role: &str, credential: Credential) -> Result<(), Error> {
+        let Some((_, key)) = &self.control else {
+            let credential = Credential { since: 0, ..credential };
+            return self.file.update(|vault| vault.set(server, role, credential)).map(|_| ());
+        };
+        let sealed = key.seal(&credential.password, &format!("{server}/{role}"))?;
+        let connection = self.connect().await?;
+        let done = connection
+            .execute(
+                "INSERT INTO control.credentials (server, role, key_id, sealed, verifier, changed_at) \
+             VALUES ($1, $2, $3, $4, $5, to_timestamp(0)) \
+             ON CONFLICT (server, role) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed, \
+               verifier = excluded.verifier, changed_at = excluded.changed_at",
+                &[
+                    (&server, Type::TEXT),
+                    (&role, Type::TEXT),
+                    (&key.id(), Type::TEXT),
+                    (&sealed, Type::BYTEA),
+                    (&credential.verifier, Type::TEXT),
+                ],
+            )
+            .await;
+        changed(connection, done).await
+    }
+
+    /// Hands a role's password out from now on, in the place of the other role's of the login.
+    pub(crate) async fn activate(&self, server: &str, role: &str) -> Result<(), Error> {
+        if self.control.is_none() {
+            let change = |vault: &mut Vault| {
+                // Later than every other one, whatever the clock says.
+                let last = vault.iter().map(|(_, _, credential)| credential.since).max().unwrap_or(0);
+                if let Some(credential) = vault.get(server, role).cloned() {
+                    vault.set(server, role, Credential { since: now().max(last + 1), ..credential });
+                }
+            };
+            return self.file.update(change).map(|_| ());
+        }
+        let connection = self.connect().await?;
+        let done = connection
+            .execute(
+                "UPDATE control.credentials SET changed_at = clock_timestamp() WHERE server = $1 AND role = $2",
+                &[(&server, Type::TEXT), (&role, Type::TEXT)],
+            )
+            .await;
+        changed(connection, done).await
+    }
+
+    /// Forgets a role's password: provisioning then lets it log in no more.
+    pub(crate) async fn forget(&self, server: &str, role: &str) -> Result<(), Error> {
+        if self.control.is_none() {
+            return self.file.update(|vault| vault.remove(server, role)).map(|_| ());
+        }
+        let connection = self.connect().await?;
+        let done = connection
+            .execute(
+                "DELETE FROM control.credentials WHERE server = $1 AND role = $2",
+                &[(&server, Type::TEXT), (&role, Type::TEXT)],
+            )
+            .await;
+        changed(connection, done).await
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let Some((address, _)) = &self.control else {
+            return Err(Error::new(ErrorKind::Failed, "the credentials are not in a control database"));
+        };
+        pgfleet_postgres::connect(address, &Purpose::new("pgfleet control"))
+            .await
+            .map_err(|error| Error::postgres("cannot open the control database", &error))
+    }
+}
+
+/// Closes the connection and says what failed.
+async fn changed(connection: Connection, done: Result<u64, pgfleet_postgres::Error>) -> Result<(), Error> {
+    connection.close().await;
+    done.map(|_| ()).map_err(|error| Error::postgres("cannot change a credential in the control database", &error))
 }
 
 /// Returns the value of a secret seed property, made once and kept.

@@ -34,6 +34,8 @@ pub struct ClusterOptions {
     pub durable: bool,
     /// More server settings; they win over ours, except where the server would be lost.
     pub settings: Vec<(String, String)>,
+    /// Lines of `pg_hba.conf` before those of initdb; written when the data directory is made.
+    pub hba: Vec<String>,
     /// Where to look for the server programs.
     pub search: Search,
     /// Whether a self-contained build may be fetched when there are none.
@@ -55,6 +57,7 @@ impl ClusterOptions {
             max_connections: 100,
             durable: true,
             settings: Vec::new(),
+            hba: Vec::new(),
             search: Search::from_env(),
             allow_fetch: true,
             server_user: None,

@@ -24,6 +24,7 @@ pub(crate) fn create(options: &ClusterOptions, place: &Place, binaries: &Binarie
     let password = PasswordFile::write(&socket_dir, options, place)?;
     let result = run(options, place, binaries, &temporary, &password.path)
         .and_then(|()| settings::include(&temporary))
+        .and_then(|()| settings::allow(&temporary, &options.hba))
         .and_then(|()| {
             fs::rename(&temporary, &place.data_dir).map_err(|source| Error::io("write", &place.data_dir, source))
         });

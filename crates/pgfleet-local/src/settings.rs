@@ -84,6 +84,22 @@ pub(crate) fn include(data_dir: &Path) -> Result<()> {
         .map_err(|source| Error::io("write", &path, source))
 }
 
+/// Puts lines before those of a fresh `pg_hba.conf`: the first that fits a login counts.
+pub(crate) fn allow(data_dir: &Path, lines: &[String]) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let path = data_dir.join("pg_hba.conf");
+    let text = files::read_optional(&path)?.unwrap_or_default();
+    // Written into the file that is there, which belongs to the server's user.
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(&path)
+        .and_then(|mut file| write!(file, "{}\n{text}", lines.join("\n")))
+        .map_err(|source| Error::io("write", &path, source))
+}
+
 /// What a running server lacks of what is asked now; `None` when nothing.
 ///
 /// The file is written only right before a start, so it says what the server runs with. Fewer

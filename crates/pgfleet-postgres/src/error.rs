@@ -18,6 +18,10 @@ pub struct Error {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// The client library's words for a login without channel binding, and for a server without TLS.
+const NO_BINDING: &str = "server did not use channel binding";
+const NO_TLS: &str = "server does not support TLS";
+
 /// What an [`Error`] means for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -42,6 +46,14 @@ pub enum ErrorKind {
     /// A pooler stands between us and the server that keeps no sessions, or refuses what we say at
     /// start-up.
     Pooler,
+    /// No connection came free within the time-out.
+    Exhausted,
+    /// A statement did not answer within its time-out.
+    TimedOut,
+    /// A statement returned another number of rows than it must.
+    Rows,
+    /// The connection was lost at the commit: what was done may be there or not.
+    Unknown,
 }
 
 /// The server's message with every field that helps to find the place.
@@ -192,7 +204,11 @@ impl Error {
             None => "connection closed".into(),
         };
         // The server asked for a password and none was given: it is there, and lets nobody in.
-        let kind = if connecting && source.to_string() == "password missing" { ErrorKind::Denied } else { kind };
+        let kind = if connecting && (source.to_string() == "password missing" || source.to_string() == NO_BINDING) {
+            ErrorKind::Denied
+        } else {
+            kind
+        };
         Self { kind, message, server: None, source: Some(source) }
     }
 
@@ -208,6 +224,20 @@ impl Error {
         }
         let by_network = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
         (error.is_closed() || by_network).then(|| Self::new(ErrorKind::ConnectionLost, message))
+    }
+
+    /// Makes an error of what another client library was told by a server; `doing` is what it was at.
+    #[cold]
+    pub fn from_server(server: ServerError, doing: impl Into<String>) -> Self {
+        let ends_session = matches!(server.severity.as_str(), "FATAL" | "PANIC");
+        let kind = classify(&server, false, ends_session);
+        Self { kind, message: doing.into(), server: Some(Box::new(server)), source: None }
+    }
+
+    /// Says otherwise what we were doing.
+    pub(crate) fn described(mut self, message: String) -> Self {
+        self.message = message;
+        self
     }
 
     /// Returns what the error means.
@@ -231,9 +261,19 @@ impl Error {
     /// serialization failures; false for wrong passwords, configuration and errors in SQL.
     pub fn is_retryable(&self) -> bool {
         match self.kind {
-            ErrorKind::Unreachable | ErrorKind::Full | ErrorKind::Unavailable | ErrorKind::ConnectionLost => true,
+            ErrorKind::Unreachable
+            | ErrorKind::Full
+            | ErrorKind::Unavailable
+            | ErrorKind::ConnectionLost
+            | ErrorKind::Exhausted
+            | ErrorKind::TimedOut => true,
             ErrorKind::Statement => self.server().is_some_and(ServerError::is_contention),
-            ErrorKind::Denied | ErrorKind::DatabaseMissing | ErrorKind::Address | ErrorKind::Pooler => false,
+            ErrorKind::Denied
+            | ErrorKind::DatabaseMissing
+            | ErrorKind::Address
+            | ErrorKind::Pooler
+            | ErrorKind::Rows
+            | ErrorKind::Unknown => false,
         }
     }
 
@@ -247,7 +287,14 @@ impl Error {
 
     /// Returns what the reader can do about it.
     pub fn hint(&self) -> Option<String> {
+        let source = self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static));
         let hint = match self.kind {
+            ErrorKind::Unreachable if source.and_then(crate::tls::distrust).is_some() => {
+                source.and_then(crate::tls::distrust).unwrap_or_default().to_owned()
+            }
+            ErrorKind::Unreachable if source.is_some_and(|source| source.to_string() == NO_TLS) => {
+                "turn TLS on at the server (`ssl = on`), or allow a connection without it: sslmode=prefer".to_owned()
+            }
             ErrorKind::Unreachable => "is the server running and reachable from here? `--wait` waits for it".to_owned(),
             ErrorKind::Full => "close idle clients or raise max_connections".to_owned(),
             ErrorKind::Unavailable => "the server is starting or stopping; `--wait` waits for it".to_owned(),
@@ -256,6 +303,12 @@ impl Error {
                  [servers.NAME] of the manifest names the server's own address"
                     .to_owned()
             }
+            ErrorKind::Denied if self.server().is_some_and(|server| server.message.contains("client certificate")) => {
+                "name the certificate of this role and its key: sslcert=PATH sslkey=PATH".to_owned()
+            }
+            ErrorKind::Denied if source.is_some_and(|source| source.to_string() == NO_BINDING) => {
+                "channel_binding=require needs TLS and a password that the server keeps as scram-sha-256".to_owned()
+            }
             ErrorKind::Denied if self.server.is_none() => {
                 "give the password in the connection string or in a file named by `passfile=`".to_owned()
             }
@@ -263,6 +316,12 @@ impl Error {
                                   [servers.NAME] of the manifest, or as --url; or let the pooler keep sessions \
                                   (PgBouncer: pool_mode = session)"
                 .to_owned(),
+            ErrorKind::Exhausted => {
+                "release connections sooner (the place above holds one), or allow more: `pool` of the \
+                                     service, `budget` of the server"
+                    .to_owned()
+            }
+            ErrorKind::Unknown => "look whether it is there before doing it again".to_owned(),
             _ => return self.server().and_then(|server| server.hint.clone()),
         };
         Some(hint)

@@ -11,20 +11,26 @@
 //! It knows nothing of manifests, migrations or tenants.
 
 pub mod address;
+mod cancel;
 pub mod connect;
+mod dial;
 pub mod error;
+mod line;
 pub mod lock;
+pub mod lsn;
 pub mod name;
+pub mod pool;
 pub mod quote;
 pub mod retry;
 mod session;
 pub mod tls;
 
-pub use address::Address;
-pub use connect::{Connection, Purpose, connect};
+pub use address::{Address, PoolSettings, Surroundings};
+pub use cancel::Canceller;
+pub use connect::{Connection, Purpose, connect, connect_with_guard};
 pub use error::{Error, ErrorKind, ErrorRecord, ServerError};
 pub use quote::{quote_ident, quote_literal};
-pub use tokio_postgres::types::Type;
+pub use tokio_postgres::types::{ToSql, Type};
 pub use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 /// Computes the SCRAM-SHA-256 verifier of a password.

@@ -64,6 +64,18 @@ impl Connection {
         self.proven().map_or("", |proven| &proven.restore)
     }
 
+    /// Asks whether this connection reaches the server itself: whoever stands in between hands out process ids of its
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// A lost connection.
+    pub async fn is_direct(&self) -> Result<bool, Error> {
+        let rows = self.simple("SELECT pg_catalog.pg_backend_pid()").await?;
+        let answers = rows.first().and_then(|row| row.get(0)).and_then(|pid| pid.parse::<i32>().ok());
+        Ok(answers.is_some() && answers == self.told_backend())
+    }
+
     /// Returns the condition under which a statement runs in a session that is known to be ours.
     pub(crate) fn ours_sql(&self) -> String {
         let is = |backend: i32| format!("pg_catalog.pg_backend_pid() = {backend}");

@@ -8,7 +8,10 @@ use pgfleet_migrate::announce::{Announce, Announced, Announcer, Applied};
 use pgfleet_migrate::code::{IntoStep, Seeder};
 use pgfleet_migrate::options::Who;
 use pgfleet_migrate::{Observer, Options, SetPath, StepError};
+use pgfleet_postgres::pool::PoolOptions;
+use pgfleet_route::ReplicaOptions;
 use pgfleet_sql::version::Version;
+use secrecy::SecretString;
 
 use crate::embed;
 use crate::error::Error;
@@ -25,7 +28,16 @@ use crate::readiness::{Readiness, Switch};
 /// * `PGFLEET_<SERVICE>_MIGRATOR_URL`: the same as the role that migrates; without it the service
 ///   waits until somebody else has migrated;
 /// * `PGFLEET_ADMIN_URL`: a role that may create the database when it is missing;
-/// * `PGFLEET_SOLUTION__AUTO_MIGRATE`: `false` leaves migrating to the command line.
+/// * `PGFLEET_SOLUTION__AUTO_MIGRATE`: `false` leaves migrating to the command line;
+/// * `PGFLEET_<SERVICE>_READ_URL`: replicas, separated by blanks;
+/// * `PGFLEET_<SERVICE>_CONNECTIONS` and `PGFLEET_<SERVICE>_CONNECTION_<NAME>_URL`: the connection names of modules;
+/// * `PGFLEET_<SERVICE>_CONTROL_URL` and `PGFLEET_<SERVICE>_KEY`: where the tenants are read that have databases of
+///   their own, and what opens their connection strings;
+/// * `PGFLEET_<SERVICE>_POOL`: how the main pool behaves, as pairs of a connection string (`pool_max=20 pool_min=5`);
+/// * `PGFLEET_<SERVICE>_SCHEMA`: the schema of its tables;
+/// * `PGFLEET_<SERVICE>_BUDGET`: the most connections of this process per server;
+/// * `DB_HOST`, `DB_READ_HOST`, `DB_MAX_CONNECTIONS`: the host of writes, the host of reads, the most connections of the
+///   main pool.
 #[derive(Debug)]
 pub struct Builder {
     pub(crate) own: Module,
@@ -43,6 +55,22 @@ pub struct Builder {
     pub(crate) options: Options,
     pub(crate) observer: Watcher,
     pub(crate) switch: Arc<Switch>,
+    pub(crate) read_urls: Vec<String>,
+    pub(crate) connections: Vec<(String, Option<(String, String)>)>,
+    pub(crate) tenants: Option<(String, SecretString)>,
+    pub(crate) budget: Option<usize>,
+    pub(crate) pool: Vec<Change<PoolOptions>>,
+    pub(crate) tenant_pool: Vec<Change<PoolOptions>>,
+    pub(crate) replicas: ReplicaOptions,
+}
+
+/// A change of something that is made later, of the environment.
+pub(crate) struct Change<T>(pub(crate) Box<dyn FnOnce(&mut T) + Send + Sync>);
+
+impl<T> std::fmt::Debug for Change<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Change")
+    }
 }
 
 /// An observer that can be shared and shown.
@@ -75,6 +103,13 @@ impl Builder {
             options,
             observer: Watcher(Arc::new(Log)),
             switch: Arc::new(Switch::new()),
+            read_urls: Vec::new(),
+            connections: Vec::new(),
+            tenants: None,
+            budget: None,
+            pool: Vec::new(),
+            tenant_pool: Vec::new(),
+            replicas: ReplicaOptions::default(),
         }
     }
 
@@ -163,6 +198,72 @@ impl Builder {
     #[must_use]
     pub fn admin_url(mut self, url: impl Into<String>) -> Self {
         self.admin_url = Some(url.into());
+        self
+    }
+
+    /// Adds a replica, as the role that the service works with.
+    #[must_use]
+    pub fn read_url(mut self, url: impl Into<String>) -> Self {
+        self.read_urls.push(url.into());
+        self
+    }
+
+    /// Adds the connection name of a module that is mapped to the service's own database.
+    ///
+    /// Where the environment names another service's database for it (`PGFLEET_<SERVICE>_CONNECTION_<NAME>_URL`), it
+    /// leads there.
+    #[must_use]
+    pub fn connection(mut self, name: impl Into<String>) -> Self {
+        self.connections.push((name.into(), None));
+        self
+    }
+
+    /// Adds the connection name of a module that is in another service's database, which this service may use.
+    #[must_use]
+    pub fn connection_to(
+        mut self,
+        name: impl Into<String>,
+        service: impl Into<String>,
+        url: impl Into<String>,
+    ) -> Self {
+        self.connections.push((name.into(), Some((service.into(), url.into()))));
+        self
+    }
+
+    /// Sets where the tenants are read that have databases of their own, and the key (or keys, separated by commas) that
+    /// opens their connection strings.
+    #[must_use]
+    pub fn tenants(mut self, control_url: impl Into<String>, key: impl Into<SecretString>) -> Self {
+        self.tenants = Some((control_url.into(), key.into()));
+        self
+    }
+
+    /// Sets how many connections this process may hold per server; without it, what the server allows.
+    #[must_use]
+    pub fn budget(mut self, connections: usize) -> Self {
+        self.budget = Some(connections);
+        self
+    }
+
+    /// Changes how the pool of the service's own database behaves: by default at most 20 connections, at least 5, 30 s
+    /// idle, 20 s to connect, 30 s for a statement.
+    #[must_use]
+    pub fn pool(mut self, change: impl FnOnce(&mut PoolOptions) + Send + Sync + 'static) -> Self {
+        self.pool.push(Change(Box::new(change)));
+        self
+    }
+
+    /// Changes how the pools of tenants' databases behave: by default at most 4 connections each, none kept.
+    #[must_use]
+    pub fn tenant_pool(mut self, change: impl FnOnce(&mut PoolOptions) + Send + Sync + 'static) -> Self {
+        self.tenant_pool.push(Change(Box::new(change)));
+        self
+    }
+
+    /// Changes when replicas are read: by how much they may be behind, how long a reader waits for its own writes.
+    #[must_use]
+    pub fn replicas(mut self, change: impl FnOnce(&mut ReplicaOptions)) -> Self {
+        change(&mut self.replicas);
         self
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::values::{CommitError, Conflict, Found, ValueError};
+
 /// Why a service cannot start or its database cannot be used.
 ///
 /// Display is one sentence; [`causes`](Self::causes) and [`hint`](Self::hint) say why and what to
@@ -22,6 +24,10 @@ struct Inner {
 enum Source {
     Migrate(pgfleet_migrate::Error),
     Postgres(pgfleet_postgres::Error),
+    Route(pgfleet_route::Error),
+    Commit(CommitError),
+    Value(ValueError),
+    Conflict(Conflict),
 }
 
 /// What an [`Error`] means.
@@ -38,6 +44,14 @@ pub enum ErrorKind {
     Migration,
     /// The database cannot be reached.
     Connection,
+    /// The server refused a statement, or it did not answer in time.
+    Statement,
+    /// The tenant does not exist, may not be served, or is not ready.
+    Tenant,
+    /// A value that is none: an id, an amount, a cursor.
+    Value,
+    /// Somebody else changed the row.
+    Conflict,
 }
 
 impl Error {
@@ -82,14 +96,10 @@ impl Error {
                 lines.extend(error.causes());
                 lines.extend(error.place().map(ToString::to_string));
             }
-            Some(Source::Postgres(error)) => {
-                let mut next = std::error::Error::source(error);
-                while let Some(error) = next {
-                    lines.push(error.to_string());
-                    next = error.source();
-                }
-            }
-            None => {}
+            Some(Source::Postgres(error)) => lines.extend(below(error)),
+            Some(Source::Route(error)) => lines.extend(below(error)),
+            Some(Source::Commit(error)) => lines.extend(below(error)),
+            Some(Source::Value(_) | Source::Conflict(_)) | None => {}
         }
         lines
     }
@@ -99,7 +109,8 @@ impl Error {
         self.0.hint.clone().or_else(|| match &self.0.source {
             Some(Source::Migrate(error)) => error.hint(),
             Some(Source::Postgres(error)) => error.hint(),
-            None => None,
+            Some(Source::Route(error)) => error.hint(),
+            _ => None,
         })
     }
 
@@ -111,11 +122,71 @@ impl Error {
         }
     }
 
+    /// Returns the database's error, which has the server's message, its SQLSTATE and the constraint.
+    pub fn database(&self) -> Option<&pgfleet_postgres::Error> {
+        match &self.0.source {
+            Some(Source::Postgres(error)) => Some(error),
+            Some(Source::Route(error)) => error.postgres(),
+            _ => None,
+        }
+    }
+
+    /// Returns the SQLSTATE when the server spoke: `23505`.
+    pub fn sql_state(&self) -> Option<&str> {
+        self.database()?.sql_state()
+    }
+
+    /// Returns the constraint that a statement would have violated, or the unique index: `uq_vehicles_plate_number`.
+    pub fn constraint(&self) -> Option<&str> {
+        self.database()?.server()?.constraint.as_deref()
+    }
+
+    /// Returns what the router says about a tenant or a name.
+    pub fn route(&self) -> Option<&pgfleet_route::Error> {
+        match &self.0.source {
+            Some(Source::Route(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Returns what stood in the way of an update.
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match &self.0.source {
+            Some(Source::Conflict(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Returns what is wrong with a value, in words that may be shown to whoever sent it.
+    pub fn value(&self) -> Option<&ValueError> {
+        match &self.0.source {
+            Some(Source::Value(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Returns what an HTTP service answers: 400 for a value that is none, 404 for an unknown tenant or a row that is
+    /// not there, 403 for a tenant that is disabled, 409 for a row that somebody else changed, 503 for what can pass,
+    /// 500 for all else.
+    pub fn status(&self) -> u16 {
+        match &self.0.source {
+            Some(Source::Route(error)) => error.status(),
+            Some(Source::Value(_)) => 400,
+            Some(Source::Conflict(error)) if matches!(error.found(), Found::Nothing | Found::Deleted(_)) => 404,
+            Some(Source::Conflict(_)) => 409,
+            _ if self.is_retryable() => 503,
+            _ => 500,
+        }
+    }
+
     /// Returns whether the same may succeed when it is tried again later.
     pub fn is_retryable(&self) -> bool {
         match &self.0.source {
             Some(Source::Migrate(error)) => error.is_retryable(),
             Some(Source::Postgres(error)) => error.is_retryable(),
+            Some(Source::Route(error)) => error.is_retryable(),
+            Some(Source::Commit(error)) => !error.is_unknown(),
+            Some(Source::Value(_) | Source::Conflict(_)) => false,
             None => self.0.kind == ErrorKind::Pending,
         }
     }
@@ -136,14 +207,75 @@ impl From<pgfleet_migrate::Error> for Error {
 
 impl From<pgfleet_postgres::Error> for Error {
     fn from(error: pgfleet_postgres::Error) -> Self {
-        let kind = match error.kind() {
-            pgfleet_postgres::ErrorKind::Address => ErrorKind::Configuration,
-            _ => ErrorKind::Connection,
-        };
+        let kind = kind_of(&error);
         let mut own = Self::new(kind, error.to_string());
         own.0.source = Some(Source::Postgres(error));
         own
     }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    /// What the client library itself reports: of a value in a row that is not what it should be, or of a statement that
+    /// was run through it.
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(known) = pgfleet_postgres::Error::copy_of(&error) {
+            return known.into();
+        }
+        let mut own = Self::new(ErrorKind::Statement, error.to_string());
+        own.0.causes = below(&error);
+        own
+    }
+}
+
+impl From<pgfleet_route::Error> for Error {
+    fn from(error: pgfleet_route::Error) -> Self {
+        let kind = match &error {
+            pgfleet_route::Error::Postgres(error) => kind_of(error),
+            pgfleet_route::Error::Name(_) => ErrorKind::Configuration,
+            _ => ErrorKind::Tenant,
+        };
+        let mut own = Self::new(kind, error.to_string());
+        own.0.source = Some(Source::Route(error));
+        own
+    }
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        let mut own = Self::new(ErrorKind::Statement, error.to_string());
+        own.0.source = Some(Source::Commit(error));
+        own
+    }
+}
+
+impl From<ValueError> for Error {
+    fn from(error: ValueError) -> Self {
+        let mut own = Self::new(ErrorKind::Value, error.to_string());
+        own.0.source = Some(Source::Value(error));
+        own
+    }
+}
+
+impl From<Conflict> for Error {
+    fn from(error: Conflict) -> Self {
+        let mut own = Self::new(ErrorKind::Conflict, error.to_string());
+        own.0.source = Some(Source::Conflict(error));
+        own
+    }
+}
+
+fn kind_of(error: &pgfleet_postgres::Error) -> ErrorKind {
+    use pgfleet_postgres::ErrorKind as Kind;
+    match error.kind() {
+        Kind::Address => ErrorKind::Configuration,
+        Kind::Statement | Kind::Rows | Kind::TimedOut | Kind::Unknown => ErrorKind::Statement,
+        _ => ErrorKind::Connection,
+    }
+}
+
+/// The lines below an error.
+fn below(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string).collect()
 }
 
 impl fmt::Display for Error {
@@ -167,7 +299,9 @@ impl std::error::Error for Error {
         match &self.0.source {
             Some(Source::Migrate(error)) => std::error::Error::source(error),
             Some(Source::Postgres(error)) => std::error::Error::source(error),
-            None => None,
+            Some(Source::Route(error)) => std::error::Error::source(error),
+            Some(Source::Commit(error)) => std::error::Error::source(error),
+            Some(Source::Value(_) | Source::Conflict(_)) | None => None,
         }
     }
 }

@@ -10,8 +10,8 @@
 //!     ]))
 //!     .start()
 //!     .await?;
-//! let db = service.connect().await?;
-//! db.client().query("SELECT id FROM trips", &[]).await?;
+//! let mut db = service.reader().await?;
+//! db.query("SELECT id FROM trips", &[]).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -27,26 +27,50 @@
 #[doc = include_str!("../../../docs/src/guides/service.md")]
 struct Guide;
 
+/// And what this one shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/src/guides/connections.md")]
+struct ConnectionsGuide;
+
 /// So is this one, with everything that a test can take.
 #[cfg(all(doctest, feature = "sqlx", feature = "test"))]
 #[doc = include_str!("../../../docs/src/guides/test-databases.md")]
 struct TestGuide;
 
+/// And this one runs, on databases of tests.
+#[cfg(all(doctest, feature = "sqlx", feature = "test"))]
+#[doc = include_str!("../../../docs/src/guides/values.md")]
+struct ValuesGuide;
+
 mod builder;
+mod connections;
 pub mod embed;
 mod environment;
 mod error;
+#[cfg(feature = "sqlx")]
+mod from_sqlx;
+#[cfg(feature = "tower")]
+pub mod http;
+#[cfg(feature = "sqlx")]
+mod lending;
 mod module;
 mod observer;
+#[cfg(feature = "tower")]
+mod problem;
 mod readiness;
+mod routing;
 mod service;
 mod start;
 #[cfg(feature = "test")]
 pub mod test;
+pub mod values;
 mod worker;
 
 pub use builder::Builder;
+pub use connections::Named;
 pub use error::{Error, ErrorKind};
+#[cfg(feature = "sqlx")]
+pub use lending::{LentPool, note_write};
 pub use module::Module;
 #[cfg(feature = "test")]
 pub use pgfleet_macros::test;
@@ -57,5 +81,8 @@ pub use pgfleet_migrate::db::Db;
 pub use pgfleet_migrate::schema::{ForeignKey, Index, OnDelete, Schema};
 pub use pgfleet_migrate::{Event, Observer, Options, Outcome, Report, StepError, options};
 pub use pgfleet_postgres::Connection;
+pub use pgfleet_postgres::pool::{Isolation, PoolOptions, Statements, TransactionOptions};
+pub use pgfleet_route::{Reader, ReplicaOptions, Router, Scope, Session, Tx, Writer};
 pub use readiness::Readiness;
 pub use service::Service;
+pub use values::{Entity, Id, Money, Timestamp, Uid};

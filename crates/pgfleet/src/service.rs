@@ -5,13 +5,18 @@ use std::sync::Arc;
 use pgfleet_migrate::{Options, Report, SetPath, Target, run};
 use pgfleet_postgres::{Address, Connection, Purpose, connect};
 
+use pgfleet_route::Router;
+
 use crate::builder::{Builder, Watcher};
 use crate::error::{Error, ErrorKind};
 use crate::readiness::{Readiness, Switch};
 
-/// A service and its database.
+/// A service and its database; cheap to clone, as the state of a web framework must be.
+#[derive(Debug, Clone)]
+pub struct Service(pub(crate) Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Inner {
     pub(crate) name: String,
     pub(crate) path: SetPath,
     /// The database as the role that the service works with.
@@ -22,6 +27,7 @@ pub struct Service {
     pub(crate) options: Options,
     pub(crate) observer: Watcher,
     pub(crate) switch: Arc<Switch>,
+    pub(crate) router: Router,
 }
 
 impl Service {
@@ -32,30 +38,32 @@ impl Service {
 
     /// Returns the service's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// Returns where the database is, as the role that the service works with.
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.0.address
     }
 
     /// Returns what a health endpoint asks.
     pub fn readiness(&self) -> Readiness {
-        self.switch.readiness()
+        self.0.switch.readiness()
     }
 
-    /// Opens a connection, as the role that the service works with.
+    /// Opens a connection of its own to the main database, as the role that the service works with: for `LISTEN`, and
+    /// what else needs a session for long. For all else there are [`writer`](Self::writer), [`reader`](Self::reader) and
+    /// [`begin`](Self::begin), whose connections are pooled and go where the current tenant's data is.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Connection`].
     pub async fn connect(&self) -> Result<Connection, Error> {
-        let mut purpose = Purpose::new(&self.name);
-        if let Some(schema) = &self.schema {
+        let mut purpose = Purpose::new(&self.0.name);
+        if let Some(schema) = &self.0.schema {
             purpose = purpose.setting("search_path", pgfleet_migrate::target::search_path(schema));
         }
-        Ok(connect(&self.address, &purpose).await?)
+        Ok(connect(&self.0.address, &purpose).await?)
     }
 
     /// Applies what is pending and seeds, as starting does with `auto_migrate`.
@@ -69,11 +77,11 @@ impl Service {
     /// Dropping the future closes the connection: the server rolls back the migration that runs,
     /// and those before it stay.
     pub async fn migrate(&self) -> Result<Report, Error> {
-        let Some(target) = &self.migrator else {
-            return Err(no_migrator(&self.name));
+        let Some(target) = &self.0.migrator else {
+            return Err(no_migrator(&self.0.name));
         };
-        let report = run::migrate(target, &self.path, &self.options, &*self.observer.0).await?;
-        self.switch.set(true);
+        let report = run::migrate(target, &self.0.path, &self.0.options, &*self.0.observer.0).await?;
+        self.0.switch.set(true);
         Ok(report)
     }
 
@@ -92,15 +100,15 @@ impl Service {
     ///
     /// As [`current_version`](Self::current_version).
     pub async fn status(&self) -> Result<Report, Error> {
-        let options = Options { announcer: None, ..run::looking(&self.options) };
-        Ok(run::migrate(&self.looking_target(), &self.path, &options, &*self.observer.0).await?)
+        let options = Options { announcer: None, ..run::looking(&self.0.options) };
+        Ok(run::migrate(&self.looking_target(), &self.0.path, &options, &*self.0.observer.0).await?)
     }
 
     /// The database as seen by the role that the service has.
     pub(crate) fn looking_target(&self) -> Target {
-        self.migrator.clone().unwrap_or_else(|| {
-            let mut target = Target::new(&self.name, self.address.clone());
-            target.schema.clone_from(&self.schema);
+        self.0.migrator.clone().unwrap_or_else(|| {
+            let mut target = Target::new(&self.0.name, self.0.address.clone());
+            target.schema.clone_from(&self.0.schema);
             target
         })
     }

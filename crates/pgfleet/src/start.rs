@@ -1,5 +1,6 @@
 //! Starting a service: its schema is there, or it does not start.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgfleet_migrate::{Options, Report, State, Target, run};
@@ -8,9 +9,9 @@ use pgfleet_postgres::{Purpose, connect, retry};
 use pgfleet_sql::version::Version;
 
 use crate::builder::Builder;
-use crate::environment::{address, parse, switch, variable};
+use crate::environment::{address, by_hosts, parse, switch, text, variable};
 use crate::error::{Error, ErrorKind};
-use crate::service::{Service, no_migrator};
+use crate::service::{Inner, Service, no_migrator};
 use crate::worker;
 
 /// First and longest pause between two looks for the schema.
@@ -49,9 +50,9 @@ impl Builder {
         };
         let (refuse_pending, schema_wait) = (self.refuse_pending, self.schema_wait);
         let service = self.build()?;
-        let report = if auto_migrate && let Some(target) = &service.migrator {
-            let options = Options { enough: needs.clone(), ..service.options.clone() };
-            run::migrate(target, &service.path, &options, &*service.observer.0).await?
+        let report = if auto_migrate && let Some(target) = &service.0.migrator {
+            let options = Options { enough: needs.clone(), ..service.0.options.clone() };
+            run::migrate(target, &service.0.path, &options, &*service.0.observer.0).await?
         } else {
             let wait = Wait { service: &service, needs: needs.as_ref(), limit: schema_wait };
             if auto_migrate || (needs.is_some() && !refuse_pending) {
@@ -64,16 +65,16 @@ impl Builder {
             && let Some(current) = report.to.as_ref().and_then(|to| to.parse::<Version>().ok())
             && current > *newest
         {
-            return Err(Error::new(ErrorKind::Ahead, format!("{} cannot work with its database", service.name))
+            return Err(Error::new(ErrorKind::Ahead, format!("{} cannot work with its database", service.0.name))
                 .cause(format!("the database is at {current}, and the service tolerates up to {newest}"))
                 .hinted("deploy a version of the service that knows this schema"));
         }
-        service.switch.set(true);
+        service.0.switch.set(true);
         Ok(service)
     }
 
     /// Reads the connection strings and makes the sets; connects to nothing.
-    pub(crate) fn build(self) -> Result<Service, Error> {
+    pub(crate) fn build(mut self) -> Result<Service, Error> {
         let name = self.name().to_owned();
         let path = self.path()?;
         let given = |what: &str, text: Option<&String>, variable: &str| match text {
@@ -83,11 +84,13 @@ impl Builder {
         let migrator = given("migrator_url", self.migrator_url.as_ref(), &variable(&name, "MIGRATOR_URL"))?;
         let own = given("url", self.url.as_ref(), &variable(&name, "URL"))?;
         let admin = given("admin_url", self.admin_url.as_ref(), "PGFLEET_ADMIN_URL")?;
-        let Some(address) = own.or_else(|| migrator.clone()) else {
+        let Some(address) = own.or_else(|| migrator.clone()).map(by_hosts).transpose()? else {
             let variable = variable(&name, "URL");
             return Err(Error::configuration(format!("{name} has no connection string"))
                 .hinted(format!("set {variable}=postgresql://user:password@host:5432/database")));
         };
+        self.schema = self.schema.take().or_else(|| text(&variable(&name, "SCHEMA")));
+        let router = self.router(&name, &address, &path)?;
         let schema = self.schema;
         let migrator = migrator.map(|address| {
             let mut target = Target::new(&name, address);
@@ -95,7 +98,7 @@ impl Builder {
             target.schema.clone_from(&schema);
             target
         });
-        Ok(Service {
+        Ok(Service(Arc::new(Inner {
             name,
             path,
             address,
@@ -104,7 +107,8 @@ impl Builder {
             options: self.options,
             observer: self.observer,
             switch: self.switch,
-        })
+            router,
+        })))
     }
 }
 
@@ -119,7 +123,7 @@ impl Wait<'_> {
     /// Waits until what is needed is applied.
     async fn for_schema(&self) -> Result<Report, Error> {
         let service = self.service;
-        let limit = self.limit.unwrap_or(service.options.wait_delay * service.options.wait_attempts);
+        let limit = self.limit.unwrap_or(service.0.options.wait_delay * service.0.options.wait_attempts);
         let mut since = Instant::now();
         let mut attempt = 0;
         loop {
@@ -131,16 +135,16 @@ impl Wait<'_> {
             if self.somebody_migrates().await {
                 since = Instant::now();
             } else if since.elapsed() >= limit {
-                return Err(pending(&service.name, &report)
-                    .hinted(format!("`pgfleet migrate --service {}` applies them", service.name)));
+                return Err(pending(&service.0.name, &report)
+                    .hinted(format!("`pgfleet migrate --service {}` applies them", service.0.name)));
             }
             if attempt == 0 {
-                tracing::info!(service = service.name, pending = report.pending.len(), "waiting for the schema");
+                tracing::info!(service = service.0.name, pending = report.pending.len(), "waiting for the schema");
             }
             attempt += 1;
-            service.options.stop.sleep(retry::backoff(attempt, LOOK_AGAIN.0, LOOK_AGAIN.1)).await;
-            if service.options.stop.is_asked() {
-                return Err(pending(&service.name, &report).cause("starting was stopped"));
+            service.0.options.stop.sleep(retry::backoff(attempt, LOOK_AGAIN.0, LOOK_AGAIN.1)).await;
+            if service.0.options.stop.is_asked() {
+                return Err(pending(&service.0.name, &report).cause("starting was stopped"));
             }
         }
     }
@@ -149,9 +153,9 @@ impl Wait<'_> {
     async fn for_server(&self, refuse_pending: bool) -> Result<Report, Error> {
         let report = self.service.status().await?;
         if refuse_pending && !self.is_there(&report) {
-            let name = &self.service.name;
+            let name = &self.service.0.name;
             let error = pending(name, &report);
-            return Err(if self.service.migrator.is_some() {
+            return Err(if self.service.0.migrator.is_some() {
                 error.hinted(format!("`pgfleet migrate --service {name}` applies them, or Service::migrate"))
             } else {
                 error.hinted(no_migrator(name).hint().unwrap_or_default())
@@ -173,7 +177,7 @@ impl Wait<'_> {
 
     async fn somebody_migrates(&self) -> bool {
         let target = self.service.looking_target();
-        let purpose = Purpose::new(format!("pgfleet wait {}", self.service.name));
+        let purpose = Purpose::new(format!("pgfleet wait {}", self.service.0.name));
         // Who cannot be asked is not known to be at work.
         let Ok(connection) = connect(&target.address, &purpose).await else { return false };
         let holder = lock::holder(&connection, LockKey::Migrate).await;

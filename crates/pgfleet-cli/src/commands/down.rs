@@ -1,10 +1,13 @@
-//! `pgfleet down`: stops the local PostgreSQL; the data stays.
+//! `pgfleet down`: stops the services' programs, then the local PostgreSQL; the data stays.
 
+use crate::commands::services;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 
 pub(crate) async fn run(context: &Context) -> Result<Exit, CommandError> {
     let loaded = context.load()?;
+    // First who uses it, then the server.
+    services::stop(context, &loaded.manifest.root).await?;
     let stopped = pgfleet_control::local::stop(&loaded.manifest).await?;
     if context.talk.json {
         context.talk.json(&stopped)?;

@@ -69,10 +69,18 @@ fn collect(folder: &Dir<'_>, files: &mut Vec<(PathBuf, Vec<u8>)>) {
         match entry {
             // The state folder of somebody who tried the example in place.
             DirEntry::Dir(folder) if folder.path().ends_with(".pgfleet") => {}
+            entry if is_program(entry.path()) => {}
             DirEntry::Dir(folder) => collect(folder, files),
             DirEntry::File(file) => files.push((file.path().to_owned(), file.contents().to_owned())),
         }
     }
+}
+
+/// Whether a file or folder of an example belongs to the programs of its services, or has them run: they depend on crates
+/// of this repository, which whoever has only this binary does not have.
+fn is_program(path: &Path) -> bool {
+    let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
+    matches!(*parts, ["common" | "pgfleet.dev.toml"] | ["services", _, "Cargo.toml" | "build.rs" | "src" | "tests"])
 }
 
 /// A file that is there and says something else must not be lost.

@@ -8,7 +8,7 @@ use pgfleet_control::Solution;
 use pgfleet_control::fleet::TargetReport;
 use pgfleet_migrate::options::Concurrently;
 use pgfleet_migrate::{Options, Outcome, Report, Set, SetPath, Target, run};
-use pgfleet_postgres::Address;
+use pgfleet_postgres::{Address, Surroundings};
 
 use crate::args::Migrate;
 use crate::context::{Context, properties, who};
@@ -158,19 +158,9 @@ pub(crate) fn bare(
         CommandError::new(Exit::Usage, "--dir needs --url (or PGFLEET_URL)")
             .hinted("pgfleet migrate --url postgresql://user@host/database --dir FOLDER")
     })?;
-    let mut address = Address::parse(url)?;
     // What the connection string leaves open is what psql would take.
-    if !address.names_user() {
-        let user = std::env::var("PGUSER").unwrap_or_else(|_| who().user);
-        let password = address.password().cloned();
-        address = address.with_user(&user, password);
-    }
-    if address.password().is_none()
-        && let Ok(password) = std::env::var("PGPASSWORD")
-    {
-        let user = address.user().to_owned();
-        address = address.with_user(&user, Some(password.into()));
-    }
+    let around = Surroundings::from_variables(|name| std::env::var(name).ok()).with_user(who().user);
+    let address = Address::parse_with(url, &around)?;
     let layout = layout.map(str::parse).transpose().map_err(|error: pgfleet_sql::layout::UnknownLayout| {
         CommandError::new(Exit::Usage, error.to_string()).hinted(error.hint())
     })?;

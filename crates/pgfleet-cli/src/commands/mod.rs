@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod config;
+mod connection;
 mod down;
 mod init;
 mod isolation;
@@ -11,7 +12,9 @@ mod psql;
 mod repair;
 mod revert;
 mod seed;
+mod services;
 mod status;
+mod tenant;
 mod up;
 
 use clap::CommandFactory as _;
@@ -26,6 +29,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Com
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Up(arguments) => up::run(context, &arguments).await,
         Command::Down => down::run(context).await,
+        Command::Supervise => services::supervise(context).await,
         Command::Provision(arguments) => provision::run(context, &arguments).await,
         Command::Config { verb } => config::run(context, &verb),
         Command::Migrate(arguments) => migrate::run(context, &arguments).await,
@@ -35,6 +39,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Com
         Command::Migration { verb } => migration::run(context, &verb).await,
         Command::Psql(arguments) => psql::run(context, &arguments).await,
         Command::Isolation { verb } => isolation::run(context, &verb).await,
+        Command::Tenant { verb } => tenant::run(context, verb).await,
+        Command::Connection { verb } => connection::run(context, &verb).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pgfleet", &mut script);

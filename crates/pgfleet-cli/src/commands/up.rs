@@ -9,11 +9,12 @@ use pgfleet_migrate::Outcome;
 
 use crate::args::Up;
 use crate::commands::migrate::{document, record};
+use crate::commands::services::{self, Plan};
 use crate::context::Context;
 use crate::error::{CommandError, Exit, relative_text, render_migration};
 use crate::talk::{Talk, counted, human};
 
-pub(crate) async fn run(context: &Context, _arguments: &Up) -> Result<Exit, CommandError> {
+pub(crate) async fn run(context: &Context, arguments: &Up) -> Result<Exit, CommandError> {
     let began = Instant::now();
     let loaded = context.load()?;
     // Unlike the other commands `up` waits for its servers unasked, as a starting service does.
@@ -37,6 +38,9 @@ pub(crate) async fn run(context: &Context, _arguments: &Up) -> Result<Exit, Comm
         }
     }
     for server in solution.provision(false).await? {
+        for note in &server.notes {
+            context.talk.note(note);
+        }
         changed |= !server.statements.is_empty();
         if !server.statements.is_empty() {
             let created = if server.created.is_empty() {
@@ -84,13 +88,13 @@ pub(crate) async fn run(context: &Context, _arguments: &Up) -> Result<Exit, Comm
         let connection = format!("psql \"{}\"", solution.pasteable(service, Login::App));
         table.add_row([report.service.clone(), report.database.clone(), version, connection, human(report.took)]);
     }
+    let mut documents: Vec<_> = Vec::new();
     if context.talk.json {
-        let mut documents: Vec<_> = reports.iter().map(document).collect();
+        documents = reports.iter().map(document).collect();
         for (document, report) in documents.iter_mut().zip(&reports) {
             let service = solution.services(std::slice::from_ref(&report.service))?[0];
             document["connection"] = solution.pasteable(service, Login::App).into();
         }
-        context.talk.json(&documents)?;
     } else {
         context.talk.print_table(&table);
     }
@@ -104,5 +108,19 @@ pub(crate) async fn run(context: &Context, _arguments: &Up) -> Result<Exit, Comm
         (Exit::Done, false) => context.talk.say(&format!("nothing to do: everything is up ({took})")),
         _ => context.talk.say(&format!("not everything is up ({took})")),
     }
-    Ok(exit)
+    let failed = reports.iter().filter(|report| report.result.is_err()).map(|report| report.service.as_str()).collect();
+    let Some(plan) = Plan::of(&solution, &failed, documents.clone())? else {
+        if context.talk.json {
+            context.talk.json(&documents)?;
+        }
+        return Ok(exit);
+    };
+    // Their programs are not needed any more, and services may be built from the same file.
+    context.programs.close().await;
+    let ran = if arguments.detach {
+        services::detach(context, &solution, plan).await?
+    } else {
+        services::stay(context, &solution, plan).await?
+    };
+    Ok(if exit == Exit::Done { ran } else { exit })
 }

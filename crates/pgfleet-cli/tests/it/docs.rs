@@ -280,7 +280,7 @@ fn the_first_guide_and_the_walk_through_of_the_readme_run_as_written() {
     session.page("docs/src/guides/first-five-minutes.md");
     // What `cargo xtask demo` leaves behind: the example as it is, up.
     session.prepare(
-        "pgfleet up --detach && pgfleet revert --service trip --to 202501070007 && \
+        "pgfleet up --detach && pgfleet revert --service trip --to 202501070009 && \
          rm services/trip/migrations/*_add_rating_to_trips.* && pgfleet up --detach",
     );
     session.page("README.md");
@@ -297,6 +297,21 @@ fn the_guides_about_migrations_run_as_written() {
 #[test]
 fn the_guide_about_modules_runs_as_written() {
     Session::new(None).page("docs/src/guides/modules.md");
+}
+
+#[test]
+fn the_guide_about_running_services_runs_as_written() {
+    Session::new(None).page("docs/src/guides/run-services.md");
+}
+
+#[test]
+fn the_guide_about_passwords_runs_as_written() {
+    Session::new(None).page("docs/src/guides/rotate-passwords.md");
+}
+
+#[test]
+fn the_guide_to_the_two_services_shows_what_is_compiled() {
+    Session::new(None).page("docs/src/guides/two-services.md");
 }
 
 #[test]
@@ -321,11 +336,20 @@ async fn the_guides_for_an_existing_server_run_as_written() {
     let session = Session::new(Some(&server));
     session.superuser("create role owner login createdb password 'not-a-secret'");
     session.page("docs/src/guides/migrate-one-database.md");
+    Session::new(Some(&server)).page("docs/src/guides/connection-strings.md");
     let pooler = Pooler::start(&server.superuser_url("postgres"), |_| {}).await;
     let session = Session::new(Some(&server)).with_pooler(&pooler);
     session.page("docs/src/guides/existing-server.md");
     let session = Session::new(Some(&server));
     session.page("docs/src/guides/test-databases.md");
+}
+
+#[tokio::test]
+async fn the_guide_about_tenants_runs_as_written() {
+    let server = OwnServer::start(|_| {}).await.unwrap();
+    let session = Session::new(Some(&server));
+    session.superuser("create role fleet_admin login createdb createrole password 'not-a-secret'");
+    session.page("docs/src/guides/tenants.md");
 }
 
 #[test]
@@ -376,6 +400,15 @@ fn the_reference_of_the_command_line_names_every_command_and_flag() {
         "migration forget",
         "migration accept",
         "isolation verify",
+        "tenant create",
+        "tenant list",
+        "tenant show",
+        "tenant set-connection",
+        "tenant disable",
+        "tenant enable",
+        "connection list",
+        "connection explain",
+        "connection test",
     ];
     let output = Command::new(env!("CARGO_BIN_EXE_pgfleet")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();

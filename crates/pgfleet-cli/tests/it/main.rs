@@ -2,6 +2,7 @@
 //! servers. Exit codes, the two streams, and that nothing is lost.
 
 mod connecting;
+mod connection;
 mod docs;
 mod errors;
 mod files;
@@ -14,5 +15,8 @@ mod pooler;
 mod program;
 mod races;
 mod repair;
+mod run_services;
 mod support;
+mod tenant;
+mod tenant_service;
 mod verbs;

@@ -1,5 +1,7 @@
 //! The other verbs: going back, seeding, making files, asking.
 
+use std::path::Path;
+
 use crate::support::{Bare, Folder, Solution, files_below};
 
 #[tokio::test]
@@ -114,6 +116,17 @@ fn init_writes_a_solution_that_can_be_read_and_overwrites_nothing() {
     let shop = folder.path().join("shop");
     assert!(shop.join("services/trip/migrations").is_dir());
     folder.pgfleet("config show --manifest shop solution.name").exits(0).prints("masar");
+    // The programs of the example's services cannot be built elsewhere, so nothing of them is there and nothing runs them.
+    let program = |path: &Path| {
+        path.extension() != Some("sql".as_ref()) && !path.ends_with("README.md") && !path.ends_with("pgfleet.toml")
+    };
+    let others: Vec<_> = files_below(&shop).into_iter().filter(|path| program(path)).collect();
+    assert!(others.is_empty(), "{others:?}");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/masar");
+    let shown =
+        |manifest: &Path| folder.pgfleet(&format!("config show --manifest {}", manifest.display())).exits(0).out;
+    assert!(!shown(&shop).contains("cargo run"));
+    assert!(shown(&example).contains("cargo run -q -p masar-trip"));
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Man
             server: read.text(&["control", "server"]),
             database: read.text(&["control", "database"]),
             key_file: read.path(&["control", "key_file"]),
+            old_key_file: read.path(&["control", "old_key_file"]),
         },
         services: names("services").into_iter().map(|name| service(&read, name)).collect(),
         modules: names("modules").into_iter().map(|name| (name.to_owned(), module(&read, name))).collect(),
@@ -107,6 +108,8 @@ fn service(read: &Reader<'_>, name: &str) -> Service {
         },
         program: read.path(&at("program")),
         run: read.optional(&at("run")).filter(|command| !command.is_empty()),
+        health: read.optional(&at("health")).filter(|check| !check.is_empty()),
+        health_timeout: read.duration(&at("health_timeout")),
         properties: read.secrets(&at("properties")),
     }
 }
@@ -120,6 +123,7 @@ fn module(read: &Reader<'_>, name: &str) -> Module {
         layout: read.optional(&at("layout")),
         schema: read.optional(&at("schema")),
         history: read.optional(&at("history")),
+        connection: read.optional(&at("connection")),
     }
 }
 

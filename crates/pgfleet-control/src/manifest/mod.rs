@@ -6,6 +6,7 @@
 //! environment or connects anywhere; values that may be secrets cannot be displayed.
 
 mod build;
+mod connections;
 mod diagnostic;
 mod file;
 mod layers;
@@ -24,6 +25,7 @@ mod word;
 
 use std::path::{Path, PathBuf};
 
+pub use connections::Leads;
 pub use diagnostic::{Diagnostic, Errors};
 pub use model::{
     Backup, Broker, Budget, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module,

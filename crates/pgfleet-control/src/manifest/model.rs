@@ -126,6 +126,8 @@ pub struct Control {
     pub database: String,
     /// File with the key that encrypts stored credentials.
     pub key_file: Option<PathBuf>,
+    /// File with the keys that the present one replaced.
+    pub old_key_file: Option<PathBuf>,
 }
 
 /// `[services.<name>]`.
@@ -161,6 +163,10 @@ pub struct Service {
     pub program: Option<PathBuf>,
     /// The command that starts it.
     pub run: Option<String>,
+    /// How its health is asked for.
+    pub health: Option<String>,
+    /// How long it may take to become healthy.
+    pub health_timeout: Duration,
     /// Seed properties of its own; [`Manifest::properties_of`] has all.
     pub properties: BTreeMap<String, SecretString>,
 }
@@ -180,6 +186,8 @@ pub struct Module {
     pub schema: Option<String>,
     /// History table as `schema.table`; pgfleet's own when none.
     pub history: Option<String>,
+    /// Its connection name; its own name when none.
+    pub connection: Option<String>,
 }
 
 impl Service {
@@ -191,6 +199,11 @@ impl Service {
     /// Returns the name of the variable that holds its migrator's connection string.
     pub fn migrator_url_variable(&self) -> String {
         super::overrides::connection_variables(&self.name)[1].clone()
+    }
+
+    /// Returns the name of another of its variables: `PGFLEET_TRIP_BUDGET`.
+    pub fn variable(&self, what: &str) -> String {
+        format!("PGFLEET_{}_{what}", super::env_name(&self.name))
     }
 }
 

@@ -11,6 +11,13 @@ pub(super) fn connection_variables(service: &str) -> [String; 2] {
     [format!("PGFLEET_{name}_URL"), format!("PGFLEET_{name}_MIGRATOR_URL")]
 }
 
+/// All variables that a service of this name is handed, but for those of its connection names.
+pub(super) fn service_variables(service: &str) -> Vec<String> {
+    let name = env_name(service);
+    let others = ["READ_URL", "CONTROL_URL", "KEY", "CONNECTIONS", "POOL", "SCHEMA", "BUDGET"];
+    connection_variables(service).into_iter().chain(others.map(|what| format!("PGFLEET_{name}_{what}"))).collect()
+}
+
 /// Lays `PGFLEET_<SECTION>__<KEY>` over the files.
 pub(super) fn add_variables(layers: &mut Layers, variables: &[(String, String)], errors: &mut Vec<Diagnostic>) {
     let connections: Vec<_> = layers.services.iter().flat_map(|table| connection_variables(&table.name)).collect();

@@ -78,20 +78,21 @@ const CONNECTIONS: Kind = Integer { min: 1, max: 10_000 };
 #[rustfmt::skip]
 pub(super) static KEYS: &[Key] = &[
     key("solution.name", Text, Made("the name of the manifest's folder"), "Name of the solution"),
-    key("solution.auto_migrate", Bool, Is("true"), "Services migrate their database when they start; `false`: only the command line or a library call does").unused(),
+    key("solution.auto_migrate", Bool, Is("true"), "Services migrate their database when they start; `false`: only the command line or a library call does"),
     key("solution.isolation", Words(Isolation::WORDS), Is("strict"), "`strict`: no service reaches another's database; `declared`: what `uses` names is allowed"),
 
     key("servers.*.url", Text, Is("local"), "`local` for the embedded PostgreSQL, or the URL of a role that may create databases and roles").url(),
     key("servers.*.direct", Text, Unset, "URL of the server itself where `url` is that of a pooler: for provisioning and migrations; what it does not say (database, role, password, TLS) is as in `url`").url(),
-    key("servers.*.replicas", List, Is(""), "URLs of streaming replicas").url().unused(),
-    key("servers.*.budget", IntegerOrAuto { min: 1, max: 100_000 }, Is("auto"), "Connections for all pools together; `auto`: what the server allows, without the reserved ones, less a tenth").unused(),
+    key("servers.*.replicas", List, Is(""), "URLs of streaming replicas; what one does not say (port, TLS) is as in `url`").url(),
+    key("servers.*.budget", IntegerOrAuto { min: 1, max: 100_000 }, Is("auto"), "Connections for all pools together; `auto`: what the server allows, without the reserved ones, less a tenth"),
     key("servers.*.data_dir", Path, Unset, "Data folder of a local server"),
     key("servers.*.bin_dir", Path, Unset, "Folder of the PostgreSQL programs of a local server"),
     key("servers.*.max_connections", CONNECTIONS, Unset, "`max_connections` of a local server"),
 
     key("control.server", Text, Made("the only server"), "Server of the control database"),
     key("control.database", Text, Is("pgfleet"), "Name of the control database"),
-    key("control.key_file", Path, Unset, "File with the key that encrypts stored credentials"),
+    key("control.key_file", Path, Unset, "File with the key that encrypts stored credentials and tenants' connection strings"),
+    key("control.old_key_file", Path, Unset, "File with the keys that the present one replaced, one a line; see the rotation of the key"),
 
     key("services.*.server", Text, Made("the only server"), "Server of the service's database"),
     key("services.*.database", Text, Made("the service's name, shortened to 63 bytes"), "Name of the service's database"),
@@ -103,14 +104,16 @@ pub(super) static KEYS: &[Key] = &[
     key("services.*.modules", List, Is(""), "Modules in the service's database, in the order in which they are migrated, before the service itself"),
     key("services.*.uses", List, Is(""), "Declared access to other services' modules, as `service:module`"),
     key("services.*.extensions", List, Is(""), "PostgreSQL extensions that provisioning creates"),
-    key("services.*.tenants", Words(TenantUse::WORDS), Is("none"), "`own`: the service has data in tenant databases").unused(),
-    key("services.*.pool.max", CONNECTIONS, Is("20"), "Most connections of the pool").unused(),
-    key("services.*.pool.min", Integer { min: 0, max: 10_000 }, Is("5"), "Connections kept open").unused(),
-    key("services.*.pool.idle_timeout", Duration, Is("30s"), "When an idle connection is closed").unused(),
-    key("services.*.pool.connect_timeout", Duration, Is("20s"), "How long opening a connection may take").unused(),
-    key("services.*.pool.command_timeout", Duration, Is("30s"), "How long a statement may take").unused(),
+    key("services.*.tenants", Words(TenantUse::WORDS), Is("none"), "`own`: the service has data in tenant databases"),
+    key("services.*.pool.max", CONNECTIONS, Is("20"), "Most connections of the pool; also the service's weight when the budget of its server is shared out"),
+    key("services.*.pool.min", Integer { min: 0, max: 10_000 }, Is("5"), "Connections kept open"),
+    key("services.*.pool.idle_timeout", Duration, Is("30s"), "When an idle connection is closed"),
+    key("services.*.pool.connect_timeout", Duration, Is("20s"), "How long opening a connection may take"),
+    key("services.*.pool.command_timeout", Duration, Is("30s"), "How long a statement may take"),
     key("services.*.program", Path, Unset, "Program that runs the migrations and seeders written in Rust; relative to the manifest"),
-    key("services.*.run", Text, Unset, "Command with which `up` starts the service").unused(),
+    key("services.*.run", Text, Unset, "Command with which `up` starts the service, for `sh -c` in the manifest's folder"),
+    key("services.*.health", Text, Unset, "How `up` asks whether the service is healthy: `http://127.0.0.1:8081/health` or `tcp:8081`; without it, when it has run for a second"),
+    key("services.*.health_timeout", Duration, Is("60s"), "How long the service may take to become healthy"),
     key("services.*.properties.*", Text, Unset, "Seed property of this service; goes before the one of the same name in `[seeds.properties]`").secret_by_name(),
 
     key("modules.*.migrations", Path, Made("`modules/<name>/migrations`"), "Folder of the module's migrations"),
@@ -118,10 +121,11 @@ pub(super) static KEYS: &[Key] = &[
     key("modules.*.layout", Words(LAYOUTS), Unset, "Layout of the migrations' folder; recognised when not named"),
     key("modules.*.schema", Text, Unset, "Schema of the module's tables; the service's own when not named"),
     key("modules.*.history", Text, Unset, "History table, as `schema.table`"),
+    key("modules.*.connection", Text, Unset, "Connection name of the module; the module's own name when not named"),
 
-    key("connections.*", Text, Unset, "Service whose database serves this connection name").unused(),
+    key("connections.*", Text, Unset, "Service whose database serves this connection name; another service gets it only with `uses`"),
 
-    key("tenants.databases", Words(TenantDatabases::WORDS), Is("one"), "`one`: a database per tenant with a schema per service; `per-service`: one for each service").unused(),
+    key("tenants.databases", Words(TenantDatabases::WORDS), Is("one"), "`one`: a database per tenant with a schema per service; `per-service`: one for each service"),
     key("tenants.placement", Words(Placement::WORDS), Is("fewest-databases"), "Server on which a new tenant is placed").unused(),
     key("tenants.always_seed", Bool, Is("false"), "Seed tenants also when no schema changed").unused(),
 

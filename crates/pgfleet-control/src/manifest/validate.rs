@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use secrecy::ExposeSecret as _;
 
 use super::build::parse_uses;
+use super::connections::Leads;
 use super::diagnostic::Diagnostic;
 use super::layers::{Declared, Layers};
-use super::model::{Isolation, Manifest, ServerUrl, Service};
+use super::model::{Isolation, Manifest, ServerUrl, Service, TenantDatabases, TenantUse, Uses};
 use super::name::{did_you_mean, identifier_mistake, name_mistake};
-use super::overrides::connection_variables;
+use super::overrides::service_variables;
 use super::secret::{is_well_known, names_a_secret, url_password};
 use super::value::Value;
 
@@ -25,6 +26,7 @@ pub(super) fn validate(layers: &Layers, manifest: &Manifest, errors: &mut Vec<Di
     check.databases();
     check.ranges();
     check.connections();
+    check.tenants();
     if manifest.env != "dev" {
         check.production();
     }
@@ -72,7 +74,12 @@ impl Check<'_> {
         let layers = self.layers;
         let mut taken: BTreeMap<String, &Declared> = BTreeMap::new();
         for service in &layers.services {
-            for variable in connection_variables(&service.name) {
+            let connections = self.manifest.service(&service.name).into_iter().flat_map(|service| {
+                let names = self.manifest.connections_of(service).into_iter();
+                let elsewhere = names.filter(|(_, leads)| matches!(leads, Leads::To(_)));
+                elsewhere.map(|(name, _)| service.variable(&format!("CONNECTION_{}_URL", super::env_name(name))))
+            });
+            for variable in service_variables(&service.name).into_iter().chain(connections.collect::<Vec<_>>()) {
                 let at = ["services", service.name.as_str()];
                 if variable == "PGFLEET_ADMIN_URL" {
                     let message = format!(
@@ -131,6 +138,13 @@ impl Check<'_> {
                 && !is_qualified(history)
             {
                 self.error(&at("history"), "`history` must be written as `schema.table`");
+            }
+            if let Some(Err(why)) = service.health.as_deref().map(str::parse::<crate::services::health::Check>) {
+                self.error_hinted(
+                    &at("health"),
+                    format!("`health` of service `{}` cannot be asked", service.name),
+                    Some(why),
+                );
             }
             self.uses(service);
             self.modules_of(service);
@@ -210,8 +224,54 @@ impl Check<'_> {
                     let message = format!("`uses` names service `{}`, which is not declared", uses.service);
                     self.error_hinted(&path, message, did_you_mean(&uses.service, names.iter().copied()));
                 }
-                Some(_) => {}
+                Some(uses) => self.used_module(&path, text, &uses),
             }
+        }
+    }
+
+    /// A module can be let in to only when its tables, and nothing else, are in one schema.
+    fn used_module(&mut self, path: &[&str], text: &str, uses: &Uses) {
+        let manifest = self.manifest;
+        let Some(owner) = manifest.service(&uses.service) else { return };
+        let name = &uses.module;
+        if !owner.modules.contains(name) {
+            let message =
+                format!("`uses` names `{text}`, but `{name}` is none of the modules of service `{}`", owner.name);
+            let hint = did_you_mean(name, owner.modules.iter().map(String::as_str))
+                .unwrap_or_else(|| format!("add it to `modules` of [services.{}]", owner.name));
+            return self.error_hinted(path, message, Some(hint));
+        }
+        let own = format!("add `schema = \"{name}\"` to [modules.{name}]");
+        let module = manifest.modules.get(name);
+        let Some((module, schema)) = module.and_then(|module| Some((module, module.schema.as_deref()?))) else {
+            let message = format!(
+                "`uses` names `{text}`, and module `{name}` has no schema of its own: all tables of service `{}` would be open",
+                owner.name
+            );
+            return self.error_hinted(path, message, Some(own));
+        };
+        let mut neighbours = owner.modules.iter().filter(|other| *other != name);
+        let shared = neighbours.find(|other| {
+            let other = manifest.modules.get(*other);
+            other.is_some_and(|other| other.schema.as_deref().unwrap_or(&owner.schema) == schema)
+        });
+        let with = if schema == owner.schema {
+            Some(format!("service `{}` itself", owner.name))
+        } else {
+            shared.map(|other| format!("module `{other}`"))
+        };
+        if let Some(with) = with {
+            let message = format!("`uses` names `{text}`, but module `{name}` shares schema `{schema}` with {with}");
+            self.error_hinted(path, message, Some("give the module a schema of its own".into()));
+        } else if module
+            .history
+            .as_deref()
+            .and_then(|history| history.split_once('.'))
+            .is_some_and(|(h, _)| h == schema)
+        {
+            let message = format!("`uses` names `{text}`, and the history of module `{name}` is among its tables");
+            let hint = "who can write a history can forge it: remove `history`, or name another schema in it";
+            self.error_hinted(path, message, Some(hint.into()));
         }
     }
 
@@ -287,9 +347,82 @@ impl Check<'_> {
         self.layers.get(path).is_some_and(|entry| !entry.setter.is_default())
     }
 
+    /// With one database per tenant the services are side by side there, each in its own schema.
+    fn tenants(&mut self) {
+        let manifest = self.manifest;
+        if manifest.tenants.databases != TenantDatabases::One {
+            return;
+        }
+        let mut taken: BTreeMap<&str, &Service> = BTreeMap::new();
+        for service in manifest.services.iter().filter(|service| service.tenants == TenantUse::Own) {
+            let Some(first) = taken.insert(&service.schema, service) else { continue };
+            let message = format!(
+                "services `{}` and `{}` both keep tenants' data in schema `{}`, and a tenant has one database for both",
+                first.name, service.name, service.schema
+            );
+            let at = ["services", service.name.as_str(), "schema"];
+            let at = if self.is_set(&at) { at } else { ["services", service.name.as_str(), "tenants"] };
+            let hint = "give each a schema of its own: schema = \"…\", or say databases = \"per-service\" in [tenants]";
+            self.error_hinted(&at, message, Some(hint.into()));
+        }
+    }
+
     fn connections(&mut self) {
         let manifest = self.manifest;
+        let mut variables: BTreeMap<String, &str> = BTreeMap::new();
+        for name in manifest.connections.keys() {
+            if name.trim() != name || name.is_empty() || name.contains(',') || name.chars().any(char::is_control) {
+                let message = format!("connection `{}` cannot be in a list of names", name.escape_debug());
+                self.error_hinted(
+                    &["connections", name],
+                    message,
+                    Some("write it without commas and blanks around".into()),
+                );
+            }
+            if let Some(first) = variables.insert(super::env_name(name), name) {
+                let message = format!("connections `{first}` and `{name}` would have one name in the environment");
+                self.error(&["connections", name], message);
+            }
+        }
+        let mut named: BTreeMap<&str, &str> = BTreeMap::new();
+        for module in manifest.modules.values() {
+            let connection = manifest.connection_of(&module.name);
+            let path = ["modules", module.name.as_str(), "connection"];
+            if let Some(first) = named.insert(connection, &module.name) {
+                self.error(
+                    &path,
+                    format!("modules `{first}` and `{}` have one connection name `{connection}`", module.name),
+                );
+            }
+            let Some(owner) = manifest.connections.get(connection).and_then(|service| manifest.service(service)) else {
+                continue;
+            };
+            if !owner.modules.contains(&module.name) {
+                let message = format!(
+                    "connection `{connection}` is mapped to service `{}`, which does not have its module `{}`",
+                    owner.name, module.name
+                );
+                let hint = format!("add it to `modules` of [services.{}]", owner.name);
+                self.error_hinted(&["connections", connection], message, Some(hint));
+            }
+        }
+        for service in &manifest.services {
+            let path = ["services", service.name.as_str(), "uses"];
+            for (at, uses) in service.uses.iter().enumerate() {
+                let name = manifest.connection_of(&uses.module);
+                let twice = service.uses[..at].iter().any(|other| manifest.connection_of(&other.module) == name);
+                if twice && !manifest.connections.contains_key(name) {
+                    let message = format!("service `{}` uses `{}` of several services", service.name, uses.module);
+                    let hint = format!("say in [connections] where {name} leads");
+                    self.error_hinted(&path, message, Some(hint));
+                }
+            }
+        }
         for (name, service) in &manifest.connections {
+            if name != service && manifest.service(name).is_some() {
+                let message = format!("connection `{name}` has the name of a service, whose main connection it is");
+                self.error(&["connections", name], message);
+            }
             if manifest.service(service).is_none() {
                 let hint = did_you_mean(service, manifest.services.iter().map(|service| service.name.as_str()));
                 let message = format!("connection `{name}` is mapped to service `{service}`, which is not declared");
@@ -370,6 +503,15 @@ pub(super) fn without_effect(layers: &Layers, manifest: &Manifest) -> Vec<Diagno
                 service.name
             );
             notes.push(layers.about(&path, message));
+        }
+    }
+    for service in manifest.services.iter().filter(|service| service.run.is_none()) {
+        for key in ["health", "health_timeout"] {
+            let path = ["services", service.name.as_str(), key];
+            if layers.get(&path).is_some_and(|entry| !entry.setter.is_default()) {
+                let message = format!("`{}` has no effect without `run`", super::name::dotted(&path));
+                notes.push(layers.about(&path, message));
+            }
         }
     }
     for server in manifest.servers.values() {

@@ -1,7 +1,9 @@
 //! What should be on one server.
 
-use crate::manifest::{Manifest, Service};
-use crate::roles::Roles;
+use super::budget::{Capacity, Shares};
+use crate::connections::has_tenants;
+use crate::manifest::{Budget, Manifest, Service};
+use crate::roles::{Login, Roles};
 
 /// What should be on one server.
 #[derive(Debug, Clone)]
@@ -12,8 +14,25 @@ pub struct DesiredServer {
     pub server: String,
     /// The services whose databases live here.
     pub databases: Vec<DesiredDatabase>,
+    /// The services whose databases live elsewhere and that use one here, or ask for their tenants.
+    pub visitors: Vec<Visitor>,
     /// The control database, when it lives here.
     pub control: Option<String>,
+    /// The application roles that may connect to the control database, for asking for their tenants.
+    pub readers: Vec<String>,
+    /// The connections of all services together.
+    pub budget: Budget,
+}
+
+/// A service that only visits: its application role is here, and nothing else of it.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    /// The service.
+    pub service: String,
+    /// Its roles.
+    pub roles: Roles,
+    /// Its `pool.max`.
+    pub pool: u32,
 }
 
 /// One service's database.
@@ -31,6 +50,8 @@ pub struct DesiredDatabase {
     pub extensions: Vec<String>,
     /// Other services' application roles that may connect, with the schema that each may use.
     pub guests: Vec<Guest>,
+    /// The service's `pool.max`.
+    pub pool: u32,
 }
 
 /// A declared exception to the isolation of a database.
@@ -40,8 +61,10 @@ pub struct Guest {
     pub service: String,
     /// Its application role.
     pub role: String,
-    /// The module whose schema it may use.
+    /// The module that it may use.
     pub module: String,
+    /// The schema of the module.
+    pub schema: String,
 }
 
 impl DesiredServer {
@@ -59,27 +82,80 @@ impl DesiredServer {
                 roles: Roles::of(&service.name),
                 extensions: service.extensions.clone(),
                 guests: guests(manifest, service),
+                pool: service.pool.max,
             })
             .collect();
-        let control = (manifest.control.server == server).then(|| manifest.control.database.clone());
-        Self { solution: manifest.solution.name.clone(), server: server.to_owned(), databases, control }
+        let control = manifest.control.server == server;
+        let visits = |service: &&Service| {
+            let owner = |name: &str| manifest.service(name).is_some_and(|owner| owner.server == server);
+            let uses_one_here = service.uses.iter().any(|uses| owner(&uses.service));
+            service.server != server && (uses_one_here || (control && has_tenants(service)))
+        };
+        let readers = manifest.services.iter().filter(|service| control && has_tenants(service));
+        let readers = readers.map(|service| Roles::of(&service.name).app).collect();
+        let visitors = manifest.services.iter().filter(visits).map(|service| Visitor {
+            service: service.name.clone(),
+            roles: Roles::of(&service.name),
+            pool: service.pool.max,
+        });
+        Self {
+            solution: manifest.solution.name.clone(),
+            server: server.to_owned(),
+            databases,
+            visitors: visitors.collect(),
+            control: control.then(|| manifest.control.database.clone()),
+            readers,
+            budget: manifest.servers.get(server).map_or(Budget::Auto, |server| server.budget),
+        }
+    }
+
+    /// Returns the logins that belong on the server: service, its roles, what for.
+    pub fn logins(&self) -> impl Iterator<Item = (&str, &Roles, Login)> {
+        let own = self.databases.iter().flat_map(|database| {
+            Login::ALL.into_iter().map(move |login| (database.service.as_str(), &database.roles, login))
+        });
+        let visiting = self.visitors.iter().map(|visitor| (visitor.service.as_str(), &visitor.roles, Login::App));
+        own.chain(visiting)
+    }
+
+    /// Returns all roles of the services on the server, their twins included.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        let owners = self.databases.iter().map(|database| database.roles.owner.as_str());
+        owners.chain(self.logins().flat_map(|(_, roles, login)| roles.both(login)))
+    }
+
+    /// Shares the server's connections out; none when the budget is `auto` and the capacity unknown.
+    pub fn shares(&self, capacity: Option<Capacity>) -> Option<Shares> {
+        let own = self.databases.iter().map(|database| (database.service.as_str(), database.pool));
+        let visiting = self.visitors.iter().map(|visitor| (visitor.service.as_str(), visitor.pool));
+        Shares::among(self.budget, &own.chain(visiting).collect::<Vec<_>>(), capacity)
+    }
+
+    /// Returns how the comments of all roles and databases of the solution begin.
+    pub fn family(&self) -> String {
+        format!("pgfleet: solution {}, service ", self.solution)
     }
 
     /// Returns the comment that marks a role or database as ours.
     pub fn mark(&self, service: &str) -> String {
-        format!("pgfleet: solution {}, service {service}", self.solution)
+        format!("{}{service}", self.family())
     }
 }
 
 /// Returns who declared the use of a module of this service.
 fn guests(manifest: &Manifest, owner: &Service) -> Vec<Guest> {
     let mut guests = Vec::new();
-    for service in manifest.services.iter().filter(|service| service.server == owner.server) {
+    for service in &manifest.services {
         for uses in service.uses.iter().filter(|uses| uses.service == owner.name) {
             guests.push(Guest {
                 service: service.name.clone(),
                 role: Roles::of(&service.name).app,
                 module: uses.module.clone(),
+                schema: manifest
+                    .modules
+                    .get(&uses.module)
+                    .and_then(|module| module.schema.clone())
+                    .unwrap_or_else(|| uses.module.clone()),
             });
         }
     }

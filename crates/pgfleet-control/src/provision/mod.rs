@@ -5,11 +5,15 @@
 //! under one lock per server. The server is the truth: what was dropped or granted behind our back
 //! is a difference like any other.
 
+pub mod budget;
 pub mod desired;
+mod guest_steps;
+mod role_steps;
 pub mod run;
 pub mod state;
 pub mod steps;
 
 pub use desired::DesiredServer;
-pub use run::{Provisioned, provision_server};
+pub use role_steps::Passwords;
+pub use run::{Provisioned, Statement, provision_server};
 pub use steps::Step;

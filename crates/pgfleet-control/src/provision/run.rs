@@ -7,12 +7,17 @@ use pgfleet_postgres::lock::{self, LockKey};
 use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, connect, retry};
 use serde::Serialize;
 
+use super::budget::Capacity;
 use super::desired::{DesiredDatabase, DesiredServer};
-use super::state::{ContentState, ServerState, read_content, read_lacking, read_server};
+use super::role_steps::Passwords;
+use super::state::{
+    ContentState, ServerState, read_content, read_guests_lacking, read_lacking, read_server, read_strays,
+};
 use super::steps::{Step, conflicts, content_steps, owns_meta, server_steps};
 use crate::error::{Error, ErrorKind};
+use crate::manifest::Budget;
 use crate::roles::{Login, META};
-use crate::vault::{Credential, Vault};
+use crate::vault::{Credential, Keeper, Vault};
 
 /// How long to wait for another provisioner.
 const LOCK_TRIES: u32 = 240;
@@ -32,6 +37,11 @@ pub struct Provisioned {
     pub version: u32,
     /// The oids of the services' databases.
     pub oids: BTreeMap<String, u32>,
+    /// What is worth knowing and stops nothing.
+    pub notes: Vec<String>,
+    /// How many connections the server takes.
+    #[serde(skip)]
+    pub capacity: Capacity,
 }
 
 /// One statement with the database it runs in.
@@ -53,6 +63,8 @@ impl Provisioned {
             system_identifier: String::new(),
             version: 0,
             oids: BTreeMap::new(),
+            notes: Vec::new(),
+            capacity: Capacity::default(),
         }
     }
 }
@@ -69,11 +81,14 @@ impl From<&Step> for Statement {
 /// process that dies in the middle leaves a state that the next run goes on from. A database stays
 /// closed until its rights are set.
 ///
-/// `vault` must hold a credential for every login role; see [`missing_credentials`].
+/// `vault` must hold a credential for every login; see [`missing_credentials`]. When there is
+/// something to do it is read again from `keeper`, under the lock: somebody else may have rotated a
+/// password in between.
 pub async fn provision_server(
     admin: &Address,
     desired: &DesiredServer,
     vault: &Vault,
+    keeper: &Keeper,
     dry_run: bool,
 ) -> Result<Provisioned, Error> {
     let failed = |error: &pgfleet_postgres::Error| {
@@ -82,7 +97,7 @@ pub async fn provision_server(
     let connection = connect(admin, &Purpose::new("pgfleet provision").setting("lock_timeout", "10s"))
         .await
         .map_err(|e| failed(&e))?;
-    let result = with(&connection, admin, desired, vault, dry_run).await;
+    let result = with(&connection, admin, desired, (vault, keeper), dry_run).await;
     connection.close().await;
     result
 }
@@ -91,17 +106,17 @@ async fn with(
     connection: &Connection,
     admin: &Address,
     desired: &DesiredServer,
-    vault: &Vault,
+    (vault, keeper): (&Vault, &Keeper),
     dry_run: bool,
 ) -> Result<Provisioned, Error> {
     let failed = |error: &pgfleet_postgres::Error| {
         Error::postgres(format!("cannot provision server {} ({})", desired.server, admin.server()), error)
     };
-    let roles = role_names(desired);
+    let (roles, family) = (role_names(desired), desired.family());
     // A look without the lock: most of the time nothing is to be done, and nobody has to wait.
-    let mut state = read_server(connection, &roles).await.map_err(|error| failed(&error))?;
-    let mut resets = failing_logins(admin, desired, vault, &state).await;
-    let mut steps = server_steps(desired, &state, &resets);
+    let mut state = read_server(connection, &roles, &family).await.map_err(|error| failed(&error))?;
+    let mut passwords = passwords(admin, desired, vault, &state).await;
+    let mut steps = server_steps(desired, &state, &passwords);
     let mut provisioned = Provisioned {
         server: desired.server.clone(),
         statements: Vec::new(),
@@ -109,40 +124,45 @@ async fn with(
         system_identifier: state.system_identifier.clone(),
         version: state.version,
         oids: BTreeMap::new(),
+        notes: notes(desired, state.capacity),
+        capacity: state.capacity,
     };
     refuse_conflicts(desired, &state)?;
     if dry_run {
         provisioned.statements = steps.iter().map(Statement::from).collect();
         for database in &desired.databases {
+            let others = others(desired, database, &state);
             let content = match state.databases.get(&database.name) {
-                Some(found) if found.open => Some(look_inside(admin, database).await?),
+                Some(found) if found.open => Some(look_inside(admin, database, &others).await?),
                 _ => None,
             };
             let content = content.unwrap_or_else(|| fresh(&database.roles.owner));
             provisioned
                 .statements
-                .extend(content_steps(database, &content, owns_meta(&state)).iter().map(Statement::from));
+                .extend(content_steps(database, &content, owns_meta(&state), &others).iter().map(Statement::from));
         }
         return Ok(provisioned);
     }
     if !steps.is_empty() {
         take_lock(connection, desired).await?;
         // Another provisioner may have done it all while we waited.
-        state = read_server(connection, &roles).await.map_err(|error| failed(&error))?;
+        state = read_server(connection, &roles, &family).await.map_err(|error| failed(&error))?;
         refuse_conflicts(desired, &state)?;
-        resets = failing_logins(admin, desired, vault, &state).await;
-        steps = server_steps(desired, &state, &resets);
-        let done = execute(connection, &steps, desired, vault, &mut provisioned).await;
+        let vault = keeper.read().await?;
+        passwords = self::passwords(admin, desired, &vault, &state).await;
+        steps = server_steps(desired, &state, &passwords);
+        let done = execute(connection, &steps, desired, &vault, &mut provisioned).await;
         // Freed for those who poll; closing the connection frees it too.
         let _freed = lock::unlock(connection, LockKey::Provision).await;
         done?;
         for database in desired.databases.iter().filter(|d| !state.databases.contains_key(&d.name)) {
             provisioned.created.push(database.name.clone());
         }
-        state = read_server(connection, &roles).await.map_err(|error| failed(&error))?;
+        state = read_server(connection, &roles, &family).await.map_err(|error| failed(&error))?;
     }
     for database in &desired.databases {
-        inside(admin, database, vault, owns_meta(&state), &mut provisioned).await?;
+        let others = others(desired, database, &state);
+        inside(admin, database, vault, (owns_meta(&state), &others), &mut provisioned).await?;
         if let Some(found) = state.databases.get(&database.name) {
             provisioned.oids.insert(database.name.clone(), found.oid);
         }
@@ -150,13 +170,25 @@ async fn with(
     Ok(provisioned)
 }
 
+/// What is worth knowing about the server's connections.
+fn notes(desired: &DesiredServer, capacity: Capacity) -> Vec<String> {
+    let Some(shares) = desired.shares(Some(capacity)) else { return Vec::new() };
+    let server = &desired.server;
+    shares.shortage(server).into_iter().chain(shares.excess(server, capacity)).collect()
+}
+
 fn role_names(desired: &DesiredServer) -> Vec<String> {
-    let mut roles = vec![META.to_owned()];
-    for database in &desired.databases {
-        let names = &database.roles;
-        roles.extend([&names.owner, &names.migrator, &names.app, &names.readonly].map(String::clone));
-    }
-    roles
+    [META].into_iter().chain(desired.roles()).map(str::to_owned).collect()
+}
+
+/// The roles of all other services: here, visiting, and of those that the manifest has no longer.
+fn others(desired: &DesiredServer, database: &DesiredDatabase, state: &ServerState) -> BTreeSet<String> {
+    let all = desired.roles().chain(state.family.iter().map(String::as_str));
+    let own = |role: &str| {
+        let roles = &database.roles;
+        role == roles.owner || Login::ALL.into_iter().any(|login| roles.both(login).contains(&role))
+    };
+    all.filter(|role| !own(role)).map(str::to_owned).collect()
 }
 
 fn refuse_conflicts(desired: &DesiredServer, state: &ServerState) -> Result<(), Error> {
@@ -169,40 +201,41 @@ fn refuse_conflicts(desired: &DesiredServer, state: &ServerState) -> Result<(), 
     Err(error.hinted(first.hint.clone()))
 }
 
-/// Returns the login roles for which the vault has no password yet.
+/// Returns the login roles for which the vault has no password yet: the first of a login, when neither
+/// it nor its twin has one.
 pub fn missing_credentials(desired: &DesiredServer, vault: &Vault) -> Vec<String> {
     desired
-        .databases
-        .iter()
-        .flat_map(|database| Login::ALL.map(|login| database.roles.login(login).to_owned()))
-        .filter(|role| vault.get(&desired.server, role).is_none())
+        .logins()
+        .filter(|(_, roles, login)| vault.active(&desired.server, roles, *login).is_none())
+        .map(|(_, roles, login)| roles.login(login).to_owned())
         .collect()
 }
 
-/// Finds existing login roles whose stored password does not work; one that works is never changed.
-async fn failing_logins(
-    admin: &Address,
-    desired: &DesiredServer,
-    vault: &Vault,
-    state: &ServerState,
-) -> BTreeSet<String> {
-    let mut failing = BTreeSet::new();
-    for database in &desired.databases {
-        for login in Login::ALL {
-            let role = database.roles.login(login);
-            let (Some(found), Some(credential)) = (state.roles.get(role), vault.get(&desired.server, role)) else {
-                continue;
-            };
+/// Finds which login roles have a password, and existing ones whose stored password does not work; one
+/// that works is never changed.
+async fn passwords(admin: &Address, desired: &DesiredServer, vault: &Vault, state: &ServerState) -> Passwords {
+    let mut passwords = Passwords::default();
+    for (service, roles, login) in desired.logins() {
+        for role in roles.both(login) {
+            let Some(credential) = vault.get(&desired.server, role) else { continue };
+            passwords.known.insert(role.to_owned());
+            let Some(found) = state.roles.get(role) else { continue };
             // The verifier on the server is the one that we set: no login needed to know.
             if found.verifier.as_deref() == Some(credential.verifier.as_str()) {
                 continue;
             }
+            let database = desired.databases.iter().find(|database| {
+                database.service == service || database.guests.iter().any(|guest| guest.service == service)
+            });
+            // One that is here only for asking for its tenants asks there.
+            let database = database.map(|database| database.name.as_str()).or(desired.control.as_deref());
+            let Some(database) = database else { continue };
             if !password_works(admin, role, credential, database, state).await {
-                failing.insert(role.to_owned());
+                passwords.failing.insert(role.to_owned());
             }
         }
     }
-    failing
+    passwords
 }
 
 /// Tries a login; only a refused password means that it does not work.
@@ -210,14 +243,14 @@ async fn password_works(
     admin: &Address,
     role: &str,
     credential: &Credential,
-    database: &DesiredDatabase,
+    database: &str,
     state: &ServerState,
 ) -> bool {
     // Nobody can use the password of a role that may not log in: setting it again harms nobody.
     if state.roles.get(role).is_some_and(|found| !found.login) {
         return false;
     }
-    let address = admin.with_user(role, Some(credential.password.clone())).with_database(&database.name);
+    let address = admin.with_user(role, Some(credential.password.clone())).with_database(database);
     match connect(&address, &Purpose::new("pgfleet provision")).await {
         Ok(connection) => {
             connection.close().await;
@@ -312,9 +345,13 @@ async fn open(admin: &Address, database: &DesiredDatabase) -> Result<Connection,
         .map_err(|error| Error::postgres(format!("cannot provision database {}", database.name), &error))
 }
 
-async fn look_inside(admin: &Address, database: &DesiredDatabase) -> Result<ContentState, Error> {
+async fn look_inside(
+    admin: &Address,
+    database: &DesiredDatabase,
+    others: &BTreeSet<String>,
+) -> Result<ContentState, Error> {
     let connection = open(admin, database).await?;
-    let read = read_inside(&connection, database).await;
+    let read = read_inside(&connection, database, others).await;
     connection.close().await;
     read.map_err(|error| Error::postgres(format!("cannot read database {}", database.name), &error))
 }
@@ -322,10 +359,13 @@ async fn look_inside(admin: &Address, database: &DesiredDatabase) -> Result<Cont
 async fn read_inside(
     connection: &Connection,
     database: &DesiredDatabase,
+    others: &BTreeSet<String>,
 ) -> Result<ContentState, pgfleet_postgres::Error> {
     let roles = &database.roles;
     let mut content = read_content(connection).await?;
     content.lacking = read_lacking(connection, &roles.owner, &roles.app, &roles.readonly).await?;
+    content.lacking.extend(read_guests_lacking(connection, &roles.owner, &database.guests).await?);
+    content.strays = read_strays(connection, others).await?;
     Ok(content)
 }
 
@@ -333,25 +373,29 @@ async fn inside(
     admin: &Address,
     database: &DesiredDatabase,
     vault: &Vault,
-    with_meta: bool,
+    (with_meta, others): (bool, &BTreeSet<String>),
     provisioned: &mut Provisioned,
 ) -> Result<(), Error> {
     let connection = open(admin, database).await?;
     let failed =
         |error: &pgfleet_postgres::Error| Error::postgres(format!("cannot read database {}", database.name), error);
-    let content = read_inside(&connection, database).await.map_err(|error| failed(&error))?;
-    let steps = content_steps(database, &content, with_meta);
+    let content = read_inside(&connection, database, others).await.map_err(|error| failed(&error))?;
+    let steps = content_steps(database, &content, with_meta, others);
     if !steps.is_empty() {
         let here = DesiredServer {
             solution: String::new(),
             server: provisioned.server.clone(),
             databases: Vec::new(),
+            visitors: Vec::new(),
             control: None,
+            readers: Vec::new(),
+            budget: Budget::Auto,
         };
         // Held inside this database, so that two provisioners do not change one catalog row at once.
         take_lock(&connection, &here).await?;
-        let content = read_inside(&connection, database).await.map_err(|error| failed(&error))?;
-        execute(&connection, &content_steps(database, &content, with_meta), &here, vault, provisioned).await?;
+        let content = read_inside(&connection, database, others).await.map_err(|error| failed(&error))?;
+        let steps = content_steps(database, &content, with_meta, others);
+        execute(&connection, &steps, &here, vault, provisioned).await?;
     }
     connection.close().await;
     Ok(())
@@ -378,20 +422,16 @@ pub async fn end_strangers(admin: &Address, desired: &DesiredServer) -> Result<u
         Err(error) if error.kind() == PgErrorKind::DatabaseMissing => return Ok(0),
         Err(error) => return Err(failed(&error)),
     };
-    let names: Vec<String> = desired
-        .databases
-        .iter()
-        .flat_map(|database| Login::ALL.map(|login| pgfleet_postgres::quote_literal(database.roles.login(login))))
-        .collect();
-    if names.is_empty() {
-        return Ok(0);
-    }
+    let names: Vec<String> = [META].into_iter().chain(desired.roles()).map(pgfleet_postgres::quote_literal).collect();
     let rows = connection
         .simple(&format!(
             "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
-             WHERE a.usename IN ({}) AND a.datname IS NOT NULL \
+             WHERE (a.usename IN ({}) \
+                    OR pg_catalog.starts_with(pg_catalog.shobj_description(a.usesysid, 'pg_authid'), {})) \
+               AND a.datname IS NOT NULL \
                AND NOT pg_catalog.has_database_privilege(a.usesysid, a.datid, 'CONNECT')",
-            names.join(", ")
+            names.join(", "),
+            pgfleet_postgres::quote_literal(&desired.family())
         ))
         .await
         .map_err(|error| failed(&error))?;

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgfleet_postgres::{Connection, Error, SimpleQueryRow, quote_literal};
 
+use super::budget::Capacity;
+use super::desired::Guest;
+
 /// Roles, memberships and databases of a server, as far as they concern us.
 #[derive(Debug, Clone, Default)]
 pub struct ServerState {
@@ -23,6 +26,10 @@ pub struct ServerState {
     pub databases: BTreeMap<String, DatabaseState>,
     /// Settings of roles in databases: (role, database or empty) to `name=value` entries.
     pub settings: BTreeMap<(String, String), Vec<String>>,
+    /// All roles that the solution made, also those of services that it has no longer.
+    pub family: BTreeSet<String>,
+    /// How many connections the server takes.
+    pub capacity: Capacity,
 }
 
 /// One role.
@@ -33,6 +40,8 @@ pub struct RoleState {
     /// Rights over the whole server that none of ours has: superuser, createdb, createrole,
     /// replication, bypassrls.
     pub powers: Vec<String>,
+    /// The most connections; -1 without a limit.
+    pub limit: i64,
     /// Its comment.
     pub comment: String,
     /// Its password's verifier; none when we may not see it.
@@ -69,6 +78,8 @@ pub struct ContentState {
     pub extensions: BTreeSet<String>,
     /// Tables and sequences whose rights are missing: (owner, schema, grantee, kind).
     pub lacking: BTreeSet<(String, String, String, String)>,
+    /// Rights of other services' roles on tables and sequences: (schema, grantee, kind, right).
+    pub strays: BTreeSet<(String, String, String, String)>,
 }
 
 fn text(row: &SimpleQueryRow, at: usize) -> String {
@@ -76,7 +87,9 @@ fn text(row: &SimpleQueryRow, at: usize) -> String {
 }
 
 /// Reads a server: a handful of queries on its catalogs.
-pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<ServerState, Error> {
+///
+/// `family` is how the comments of the solution's roles begin.
+pub async fn read_server(connection: &Connection, roles: &[String], family: &str) -> Result<ServerState, Error> {
     let names: Vec<String> = roles.iter().map(|role| quote_literal(role)).collect();
     let names = if names.is_empty() { "''".to_owned() } else { names.join(", ") };
     let mut state = ServerState::default();
@@ -91,6 +104,25 @@ pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<Se
         state.superuser = row.get(1) == Some("1");
         state.version = text(row, 2).parse().unwrap_or(0);
     }
+    let rows = connection
+        .simple(
+            "SELECT pg_catalog.current_setting('max_connections')::int, \
+                    pg_catalog.current_setting('superuser_reserved_connections')::int \
+                    + coalesce(pg_catalog.current_setting('reserved_connections', true)::int, 0)",
+        )
+        .await?;
+    if let Some(row) = rows.first() {
+        let number = |at: usize| text(row, at).parse().unwrap_or(0);
+        state.capacity = Capacity { all: number(0), reserved: number(1) };
+    }
+    let rows = connection
+        .simple(&format!(
+            "SELECT r.rolname FROM pg_catalog.pg_roles r \
+             WHERE pg_catalog.starts_with(pg_catalog.shobj_description(r.oid, 'pg_authid'), {})",
+            quote_literal(family)
+        ))
+        .await?;
+    state.family = rows.iter().map(|row| text(row, 0)).collect();
     // Restricted on some hosted servers; an empty identifier then.
     if let Ok(rows) = connection.simple("SELECT system_identifier FROM pg_catalog.pg_control_system()").await {
         state.system_identifier = rows.first().map(|row| text(row, 0)).unwrap_or_default();
@@ -116,7 +148,7 @@ pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<Se
                               CASE WHEN r.rolreplication THEN 'REPLICATION' END, \
                               CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END), \
                     coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), ''), {verifier}, \
-                    ({acts})::int, ({grantable})::int \
+                    ({acts})::int, ({grantable})::int, r.rolconnlimit \
              FROM {source} r WHERE r.rolname IN ({names})"
         ))
         .await?;
@@ -125,6 +157,7 @@ pub async fn read_server(connection: &Connection, roles: &[String]) -> Result<Se
         let role = RoleState {
             login: row.get(1) == Some("1"),
             powers,
+            limit: text(row, 7).parse().unwrap_or(-1),
             comment: text(row, 3),
             verifier: row.get(4).map(str::to_owned),
             acts: row.get(5) == Some("1"),
@@ -242,6 +275,59 @@ pub async fn read_lacking(
                AND NOT CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(r.oid, c.oid, g.on_sequence) \
                    ELSE (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(r.oid, c.oid, p)) \
                          FROM pg_catalog.unnest(pg_catalog.string_to_array(g.on_table, ',')) p) END"
+        ))
+        .await?;
+    Ok(rows.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2), text(row, 3))).collect())
+}
+
+/// Finds what guests may not do yet in the schemas that they may use.
+pub async fn read_guests_lacking(
+    connection: &Connection,
+    owner: &str,
+    guests: &[Guest],
+) -> Result<BTreeSet<(String, String, String, String)>, Error> {
+    if guests.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let pairs =
+        guests.iter().map(|guest| format!("({}, {})", quote_literal(&guest.role), quote_literal(&guest.schema)));
+    let rows = connection
+        .simple(&format!(
+            "SELECT DISTINCT o.rolname, n.nspname, g.name, CASE WHEN c.relkind = 'S' THEN 'SEQUENCES' ELSE 'TABLES' END \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_roles o ON o.oid = c.relowner \
+             JOIN (VALUES {}) AS g(name, schema) ON g.schema = n.nspname \
+             JOIN pg_catalog.pg_roles r ON r.rolname = g.name \
+             WHERE o.rolname = {} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
+               AND NOT CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(r.oid, c.oid, 'USAGE') \
+                   ELSE (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(r.oid, c.oid, p)) \
+                         FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p) END",
+            pairs.collect::<Vec<_>>().join(", "),
+            quote_literal(owner),
+        ))
+        .await?;
+    Ok(rows.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2), text(row, 3))).collect())
+}
+
+/// Reads which rights on tables, columns and sequences roles of other services have.
+pub async fn read_strays(
+    connection: &Connection,
+    others: &BTreeSet<String>,
+) -> Result<BTreeSet<(String, String, String, String)>, Error> {
+    if others.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let names: Vec<String> = others.iter().map(|role| quote_literal(role)).collect();
+    let rows = connection
+        .simple(&format!(
+            "SELECT DISTINCT n.nspname, g.rolname, CASE WHEN c.relkind = 'S' THEN 'SEQUENCES' ELSE 'TABLES' END, \
+                    a.privilege_type \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             CROSS JOIN LATERAL (SELECT c.relacl AS acl UNION ALL \
+                   SELECT t.attacl FROM pg_catalog.pg_attribute t WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL) s \
+             CROSS JOIN LATERAL pg_catalog.aclexplode(s.acl) a JOIN pg_catalog.pg_roles g ON g.oid = a.grantee \
+             WHERE s.acl IS NOT NULL AND g.rolname IN ({})",
+            names.join(", ")
         ))
         .await?;
     Ok(rows.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2), text(row, 3))).collect())

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use pgfleet_postgres::{quote_ident, quote_literal};
 
 use super::desired::{DesiredDatabase, DesiredServer};
-use super::state::{ContentState, RoleState, ServerState};
+use super::guest_steps::guest_steps;
+use super::role_steps::{Passwords, Sight};
+use super::state::{ContentState, ServerState};
 use crate::roles::{Login, META};
 
 /// One statement to run.
@@ -20,11 +22,11 @@ pub struct Step {
 }
 
 impl Step {
-    fn new(sql: impl Into<String>) -> Self {
+    pub(super) fn new(sql: impl Into<String>) -> Self {
         Self { database: None, sql: sql.into(), password_of: None }
     }
 
-    fn inside(database: &str, sql: impl Into<String>) -> Self {
+    pub(super) fn inside(database: &str, sql: impl Into<String>) -> Self {
         Self { database: Some(database.to_owned()), sql: sql.into(), password_of: None }
     }
 }
@@ -41,22 +43,26 @@ pub struct Conflict {
 /// Finds roles and databases with our names that belong to somebody else.
 pub fn conflicts(desired: &DesiredServer, state: &ServerState) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
+    let mut role_of = |service: &str, role: &str| {
+        let found = state.roles.get(role).map(|found| found.comment.as_str()).unwrap_or_default();
+        if found.starts_with("pgfleet: ") && found != desired.mark(service) {
+            conflicts.push(Conflict {
+                message: format!("role {role} on server {} is taken: {found}", desired.server),
+                hint: "two solutions cannot have a service of one name on one server: rename the service, or give \
+                       one of them a server of its own"
+                    .to_owned(),
+            });
+        }
+    };
+    for database in &desired.databases {
+        role_of(&database.service, &database.roles.owner);
+    }
+    for (service, roles, login) in desired.logins() {
+        roles.both(login).into_iter().for_each(|role| role_of(service, role));
+    }
     for database in &desired.databases {
         let mark = desired.mark(&database.service);
         let foreign = |comment: &str| comment.starts_with("pgfleet: ") && comment != mark;
-        let roles = &database.roles;
-        for role in [&roles.owner, &roles.migrator, &roles.app, &roles.readonly] {
-            if let Some(found) = state.roles.get(role)
-                && foreign(&found.comment)
-            {
-                conflicts.push(Conflict {
-                    message: format!("role {role} on server {} is taken: {}", desired.server, found.comment),
-                    hint: "two solutions cannot have a service of one name on one server: rename the service, or give \
-                           one of them a server of its own"
-                        .to_owned(),
-                });
-            }
-        }
         if let Some(found) = state.databases.get(&database.name)
             && foreign(&found.comment)
         {
@@ -69,34 +75,15 @@ pub fn conflicts(desired: &DesiredServer, state: &ServerState) -> Vec<Conflict> 
     conflicts
 }
 
-/// Rights over the server's files, programs or all data that no role of a service may inherit.
-const DANGEROUS: [&str; 7] = [
-    "pg_read_all_data",
-    "pg_write_all_data",
-    "pg_read_server_files",
-    "pg_write_server_files",
-    "pg_execute_server_program",
-    "pg_maintain",
-    "pg_create_subscription",
-];
-
 /// Returns the steps for roles and databases, in order.
-///
-/// `resets` names login roles whose password does not work and must be set again.
-pub fn server_steps(desired: &DesiredServer, state: &ServerState, resets: &BTreeSet<String>) -> Vec<Step> {
+pub fn server_steps(desired: &DesiredServer, state: &ServerState, passwords: &Passwords) -> Vec<Step> {
     let mut steps = Vec::new();
     if !state.roles.contains_key(META) {
         steps.push(Step::new(format!("CREATE ROLE {} NOLOGIN", quote_ident(META))));
     }
-    let ours: BTreeSet<&str> = desired
-        .databases
-        .iter()
-        .flat_map(|d| [&d.roles.owner, &d.roles.migrator, &d.roles.app, &d.roles.readonly])
-        .map(String::as_str)
-        .collect();
-    for database in &desired.databases {
-        role_steps(&mut steps, desired, database, state, resets, &ours);
-    }
+    let ours: BTreeSet<&str> = desired.roles().chain(state.family.iter().map(String::as_str)).collect();
+    let sight = Sight { desired, state, passwords, ours: &ours, shares: desired.shares(Some(state.capacity)) };
+    sight.all(&mut steps);
     if !state.superuser {
         // Without it we could not give databases to the owners, nor change what they own. A role
         // that exists and that we may not grant ourselves is somebody else's: see `owns_meta`.
@@ -112,7 +99,7 @@ pub fn server_steps(desired: &DesiredServer, state: &ServerState, resets: &BTree
         }
     }
     for database in &desired.databases {
-        database_steps(&mut steps, desired, database, state, &ours);
+        database_steps(&mut steps, &sight, database);
     }
     maintenance_steps(&mut steps, desired, state, &ours);
     steps
@@ -126,83 +113,20 @@ pub fn owns_meta(state: &ServerState) -> bool {
     state.superuser || state.roles.get(META).is_none_or(|role| role.acts || role.grantable)
 }
 
-fn role_steps(
-    steps: &mut Vec<Step>,
-    desired: &DesiredServer,
-    database: &DesiredDatabase,
-    state: &ServerState,
-    resets: &BTreeSet<String>,
-    ours: &BTreeSet<&str>,
-) {
-    let mark = desired.mark(&database.service);
-    let roles = &database.roles;
-    let all = [(&roles.owner, false), (&roles.migrator, true), (&roles.app, true), (&roles.readonly, true)];
-    for (role, login) in all {
-        let quoted = quote_ident(role);
-        let word = if login { "LOGIN" } else { "NOLOGIN" };
-        let present = state.roles.get(role);
-        match present {
-            None => {
-                let password = if login { " PASSWORD :password" } else { "" };
-                let mut step = Step::new(format!("CREATE ROLE {quoted} {word}{password}"));
-                step.password_of = login.then(|| role.clone());
-                steps.push(step);
-            }
-            Some(found) => {
-                if login != found.login {
-                    steps.push(Step::new(format!("ALTER ROLE {quoted} {word}")));
-                }
-                // Taking these back is a superuser's right; `isolation verify` names what we leave.
-                let takes = |power: &str| state.superuser || matches!(power, "CREATEDB" | "CREATEROLE");
-                for power in found.powers.iter().filter(|power| takes(power)) {
-                    steps.push(Step::new(format!("ALTER ROLE {quoted} NO{power}")));
-                }
-                if login && resets.contains(role) {
-                    let mut step = Step::new(format!("ALTER ROLE {quoted} PASSWORD :password"));
-                    step.password_of = Some(role.clone());
-                    steps.push(step);
-                }
-            }
-        }
-        if present.is_none_or(|found: &RoleState| found.comment != mark) {
-            steps.push(Step::new(format!("COMMENT ON ROLE {quoted} IS {}", quote_literal(&mark))));
-        }
-        for ((member, group), grantors) in state.memberships.iter().filter(|((member, _), _)| member == role) {
-            let wanted = *member == roles.migrator && *group == roles.owner;
-            let ours = ours.contains(group.as_str()) || group == META;
-            let dangerous = DANGEROUS.contains(&group.as_str()) && (state.superuser || state.version < 160_000);
-            if !wanted && (ours || dangerous) {
-                revoke_membership(steps, state, member, group, grantors);
-            }
-        }
-    }
-    if !state.memberships.contains_key(&(roles.migrator.clone(), roles.owner.clone())) {
-        let (owner, migrator) = (quote_ident(&roles.owner), quote_ident(&roles.migrator));
-        steps.push(Step::new(format!("GRANT {owner} TO {migrator}")));
-    }
-    setting(steps, state, &roles.readonly, None, "default_transaction_read_only", "on");
-}
-
-/// Takes a role out of a group.
-///
-/// From 16 on each grant has to be taken back in the name of who gave it, and only a superuser may
-/// do that for others; what stays is named by `isolation verify`.
-fn revoke_membership(steps: &mut Vec<Step>, state: &ServerState, member: &str, group: &str, grantors: &[String]) {
-    let sql = format!("REVOKE {} FROM {}", quote_ident(group), quote_ident(member));
-    if state.version < 160_000 {
-        steps.push(Step::new(sql));
-        return;
-    }
-    for grantor in grantors.iter().filter(|grantor| state.superuser || **grantor == state.admin) {
-        steps.push(Step::new(format!("{sql} GRANTED BY {}", quote_ident(grantor))));
-    }
-}
-
 /// Sets a role's setting, everywhere or in one database, when it is not there.
-fn setting(steps: &mut Vec<Step>, state: &ServerState, role: &str, database: Option<&str>, name: &str, value: &str) {
+pub(super) fn setting(
+    steps: &mut Vec<Step>,
+    state: &ServerState,
+    role: &str,
+    database: Option<&str>,
+    name: &str,
+    value: &str,
+) {
     let key = (role.to_owned(), database.unwrap_or_default().to_owned());
     let wanted = format!("{name}={value}");
-    if state.settings.get(&key).is_some_and(|entries| entries.contains(&wanted)) {
+    // The server quotes a schema only where it must.
+    let plain = |text: &str| if name == "search_path" { text.replace('"', "") } else { text.to_owned() };
+    if state.settings.get(&key).is_some_and(|entries| entries.iter().any(|entry| plain(entry) == plain(&wanted))) {
         return;
     }
     let place = database.map(|database| format!(" IN DATABASE {}", quote_ident(database))).unwrap_or_default();
@@ -211,13 +135,8 @@ fn setting(steps: &mut Vec<Step>, state: &ServerState, role: &str, database: Opt
     steps.push(Step::new(format!("ALTER ROLE {}{place} SET {name} = {text}", quote_ident(role))));
 }
 
-fn database_steps(
-    steps: &mut Vec<Step>,
-    desired: &DesiredServer,
-    database: &DesiredDatabase,
-    state: &ServerState,
-    ours: &BTreeSet<&str>,
-) {
+fn database_steps(steps: &mut Vec<Step>, sight: &Sight<'_>, database: &DesiredDatabase) {
+    let Sight { desired, state, ours, .. } = sight;
     let name = quote_ident(&database.name);
     let owner = quote_ident(&database.roles.owner);
     let present = state.databases.get(&database.name);
@@ -253,11 +172,17 @@ fn database_steps(
     if present.is_none_or(|found| !found.open) {
         steps.push(Step::new(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")));
     }
-    setting(steps, state, &database.roles.migrator, Some(&database.name), "role", &database.roles.owner);
-    if database.schema != "public" {
-        let path = format!("{}, public", quote_ident(&database.schema));
-        for login in Login::ALL {
-            setting(steps, state, database.roles.login(login), Some(&database.name), "search_path", &path);
+    let roles = &database.roles;
+    let path = (database.schema != "public").then(|| format!("{}, public", quote_ident(&database.schema)));
+    for login in Login::ALL {
+        let twin = sight.twin_is_there(roles, login).then(|| roles.twin(login));
+        for role in [roles.login(login)].into_iter().chain(twin) {
+            if login == Login::Migrator {
+                setting(steps, state, role, Some(&database.name), "role", &roles.owner);
+            }
+            if let Some(path) = &path {
+                setting(steps, state, role, Some(&database.name), "search_path", path);
+            }
         }
     }
 }
@@ -305,6 +230,9 @@ fn maintenance_steps(steps: &mut Vec<Step>, desired: &DesiredServer, state: &Ser
             // What we take from PUBLIC we would take from ourselves.
             wanted.insert((state.admin.as_str(), "CONNECT"));
         }
+        if Some(name) == desired.control.as_deref() {
+            wanted.extend(desired.readers.iter().map(|role| (role.as_str(), "CONNECT")));
+        }
         rights(
             steps,
             &quote_ident(name),
@@ -318,8 +246,13 @@ fn maintenance_steps(steps: &mut Vec<Step>, desired: &DesiredServer, state: &Ser
 
 /// Returns the steps inside one database.
 ///
-/// `with_meta`: see [`owns_meta`].
-pub fn content_steps(database: &DesiredDatabase, state: &ContentState, with_meta: bool) -> Vec<Step> {
+/// `with_meta`: see [`owns_meta`]; `others` are the roles of other services.
+pub fn content_steps(
+    database: &DesiredDatabase,
+    state: &ContentState,
+    with_meta: bool,
+    others: &BTreeSet<String>,
+) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut push = |sql: String| steps.push(Step::inside(&database.name, sql));
     let roles = &database.roles;
@@ -366,27 +299,14 @@ pub fn content_steps(database: &DesiredDatabase, state: &ContentState, with_meta
         }
     }
     for (_, schema, grantee, kind) in &state.lacking {
-        let rights = match (kind.as_str(), *grantee == roles.app) {
-            ("SEQUENCES", true) => "USAGE, SELECT",
-            (_, true) => "SELECT, INSERT, UPDATE, DELETE",
-            (_, false) => "SELECT",
+        let rights = match (kind.as_str(), *grantee == roles.readonly) {
+            ("SEQUENCES", false) => "USAGE, SELECT",
+            (_, false) => "SELECT, INSERT, UPDATE, DELETE",
+            (_, true) => "SELECT",
         };
         push(format!("GRANT {rights} ON ALL {kind} IN SCHEMA {} TO {}", quote_ident(schema), quote_ident(grantee)));
     }
-    for guest in &database.guests {
-        let (role, module) = (quote_ident(&guest.role), quote_ident(&guest.module));
-        if !state.schemas.contains_key(&guest.module) {
-            push(format!("CREATE SCHEMA {module} AUTHORIZATION {owner}"));
-        }
-        if !has(&guest.module, &guest.role, "USAGE") {
-            push(format!("GRANT USAGE ON SCHEMA {module} TO {role}"));
-            push(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {module} TO {role}"));
-            push(format!(
-                "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {module} \
-                 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}"
-            ));
-        }
-    }
+    steps.extend(guest_steps(database, state, others));
     steps
 }
 

@@ -73,7 +73,11 @@ async fn a_role_without_a_known_password_is_catalog_only() {
 async fn a_declared_use_is_shown_as_declared_and_reaches_its_module_only() {
     let town = Town::new(15, Admin::Superuser).await;
     let user = town.service("user");
-    town.write_manifest("isolation = \"declared\"", &format!("uses = [\"{user}:permission\"]"));
+    town.write_whole_manifest(
+        "isolation = \"declared\"",
+        "[services.{}_trip]\nuses = [\"{}_user:permission\"]\n[services.{}_user]\nmodules = [\"permission\"]\n\
+         [modules.permission]\nschema = \"permission\"\n",
+    );
     town.provision().await;
     town.migrate().await;
     let inside = town.superuser(&user).await;
@@ -112,4 +116,20 @@ async fn a_session_that_outlived_its_right_is_named() {
     };
     assert!(proof.findings.iter().any(named), "{:?}", proof.findings);
     session.close().await;
+}
+
+#[tokio::test]
+async fn a_service_with_tenants_may_ask_the_control_database() {
+    let town = Town::new(15, Admin::Superuser).await;
+    town.write_manifest("", "tenants = \"own\"");
+    town.provision().await;
+    let proof = verify(&town.open().await).await.unwrap();
+    let (trip, control) = (town.service("trip"), town.service("control"));
+    for (role, verdict) in [("app", Verdict::Declared), ("readonly", Verdict::Denied), ("migrator", Verdict::Denied)] {
+        let role = format!("{trip}_{role}");
+        let pair = proof.pairs.iter().find(|pair| pair.role == role && pair.database == control).unwrap();
+        assert_eq!(pair.verdict, verdict, "{role}");
+    }
+    assert_eq!(proof.worst(&town.service("user"), "main", &control), Some(Verdict::Denied));
+    assert!(proof.is_tight(), "{:?}", proof.findings);
 }

@@ -1,6 +1,11 @@
 //! Provisioning and isolation against real servers: PostgreSQL 15 and 18, with and without a
 //! superuser.
 
+mod access;
+mod directory;
 mod isolation;
+mod limits;
 mod provision;
+mod rotation;
 mod support;
+mod tenants;

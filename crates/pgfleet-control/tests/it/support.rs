@@ -91,15 +91,55 @@ impl Town {
         std::fs::write(self.folder.path().join("pgfleet.toml"), text).unwrap();
     }
 
+    /// Writes a whole manifest; `{}` stands for the prefix of all names, and the server and the control
+    /// database are declared before it.
+    pub(crate) fn write_whole_manifest(&self, solution: &str, text: &str) {
+        let anchor = &self.anchor.name;
+        let head = format!(
+            "[solution]\nname = \"{anchor}\"\n{solution}\n[servers.main]\nurl = \"{}\"\n[control]\ndatabase = \"{anchor}_control\"\n",
+            self.admin_url
+        );
+        std::fs::write(self.folder.path().join("pgfleet.toml"), head + &text.replace("{}", anchor)).unwrap();
+    }
+
+    /// The address that provisions.
+    pub(crate) fn admin_url(&self) -> &str {
+        &self.admin_url
+    }
+
+    /// Writes the manifest with these sections; `{}` stands for the prefix of all names.
+    pub(crate) fn manifest(&self, sections: &str) {
+        let anchor = &self.anchor.name;
+        let head = format!(
+            "[solution]\nname = \"{anchor}\"\nisolation = \"declared\"\n[servers.main]\nurl = \"{}\"\n\
+             [control]\nserver = \"main\"\ndatabase = \"{anchor}_control\"\n",
+            self.admin_url
+        );
+        std::fs::write(self.folder.path().join("pgfleet.toml"), head + &sections.replace("{}", anchor)).unwrap();
+    }
+
+    /// Makes a database that lets everybody in; returns its name.
+    pub(crate) async fn database(&self, short: &str, template: Option<&str>) -> String {
+        let name = self.service(short);
+        let template = template.map(|template| format!(" TEMPLATE {}", quote_ident(template))).unwrap_or_default();
+        let postgres = self.superuser("postgres").await;
+        postgres.execute_all(&format!("CREATE DATABASE {}{template}", quote_ident(&name))).await.unwrap();
+        name
+    }
+
     /// Opens the solution anew, as another process would.
     pub(crate) async fn open(&self) -> Solution {
         self.try_open().await.unwrap_or_else(|error| panic!("{error}: {:?}", error.causes()))
     }
 
     pub(crate) async fn try_open(&self) -> Result<Solution, pgfleet_control::Error> {
+        self.open_with(&Surroundings::default()).await
+    }
+
+    pub(crate) async fn open_with(&self, surroundings: &Surroundings) -> Result<Solution, pgfleet_control::Error> {
         let sources = Sources { manifest: self.folder.path().join("pgfleet.toml"), ..Sources::default() };
         let loaded = Manifest::load(&sources).unwrap();
-        Solution::open(loaded.manifest, &Surroundings::default()).await
+        Solution::open(loaded.manifest, surroundings).await
     }
 
     /// Provisions and returns the statements that ran.
@@ -123,6 +163,15 @@ impl Town {
     /// Connects as the test server's superuser.
     pub(crate) async fn superuser(&self, database: &str) -> Connection {
         open(&self.server.superuser_url(database)).await
+    }
+}
+
+/// Waits until a condition holds.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 

@@ -27,18 +27,35 @@ mod lines;
 mod name;
 mod own;
 mod pooler;
+mod proxy;
+mod replica;
 mod server;
 mod sweep;
 mod template;
+#[cfg(feature = "testing-tls")]
+mod tls;
 
 pub use database::TestDatabase;
 pub use databases::Databases;
 pub use own::OwnServer;
 pub use pooler::{PoolMode, Pooler, PoolerOptions};
+pub use proxy::{Proxy, Weather};
+pub use replica::Replica;
 pub use server::TestServer;
 pub use template::Recipe;
+#[cfg(feature = "testing-tls")]
+pub use tls::{ClientFiles, Shown, TlsServer};
 
+use crate::cluster::HOST;
 use crate::error::{Error, Kind};
+
+/// A URL of a server on this machine with another port.
+fn other_port(url: &str, port: u16) -> String {
+    let (before, after) =
+        url.split_once(&format!("@{HOST}:")).unwrap_or_else(|| panic!("a URL of the test server is needed"));
+    let rest = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    format!("{before}@{HOST}:{port}{rest}")
+}
 
 fn database_error(action: &str, source: tokio_postgres::Error) -> Error {
     Kind::Database { action: action.to_owned(), source }.into()

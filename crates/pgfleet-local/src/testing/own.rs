@@ -33,16 +33,16 @@ impl OwnServer {
         let folder = new_folder()?;
         let mut options = ClusterOptions::new("pgfleet-own", &folder, random_password());
         options.durable = false;
+        // A replica that was away must find what was written meanwhile. It is used only when that much is written.
+        options.settings.push(("wal_keep_size".to_owned(), "256MB".to_owned()));
         configure(&mut options);
         let cluster = Cluster::new(options);
         let starting = cluster.clone();
-        let started = tokio::task::spawn_blocking(move || {
+        let started = in_background(move || {
             remove_orphans();
             starting.ensure_running()
-        })
-        .await
-        .unwrap_or_else(|error| panic!("starting a server failed: {error}"));
-        match started {
+        });
+        match started.await {
             Ok(running) => Ok(Self { cluster, running, folder }),
             Err(error) => {
                 let _ = cluster.destroy();
@@ -99,7 +99,12 @@ fn base_dir() -> PathBuf {
     PathBuf::from(format!("/var/tmp/pgfleet-own-{}", current_uid()))
 }
 
-fn new_folder() -> Result<PathBuf> {
+/// Runs what blocks where it blocks no other task.
+pub(super) async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| panic!("starting a server failed: {error}"))
+}
+
+pub(super) fn new_folder() -> Result<PathBuf> {
     let base = base_dir();
     make_base(&base)?;
     let folder = base.join(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
@@ -108,7 +113,7 @@ fn new_folder() -> Result<PathBuf> {
 }
 
 /// Servers whose test process is dead; the folder's name says which one that was.
-fn remove_orphans() {
+pub(super) fn remove_orphans() {
     let Ok(entries) = fs::read_dir(base_dir()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();

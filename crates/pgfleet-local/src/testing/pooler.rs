@@ -106,10 +106,7 @@ impl Pooler {
     /// # Panics
     /// When the URL does not name a port of 127.0.0.1.
     pub fn url(&self, url: &str) -> String {
-        let (before, after) =
-            url.split_once(&format!("@{HOST}:")).unwrap_or_else(|| panic!("a URL of the test server is needed"));
-        let rest = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
-        format!("{before}@{HOST}:{}{rest}", self.port)
+        super::other_port(url, self.port)
     }
 }
 

@@ -8,4 +8,5 @@ mod fixture;
 mod own;
 mod place;
 mod pooler;
+mod replica;
 mod shared;

@@ -1,4 +1,8 @@
 //! Connections to real servers and poolers.
 
+mod dialing;
+mod pool;
 mod session;
+mod support;
+mod tls;
 mod wishes;

@@ -1,9 +1,7 @@
 //! The database of one test.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-#[cfg(feature = "sqlx")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgfleet_postgres::{Address, Connection, Purpose, connect};
@@ -34,6 +32,8 @@ struct Inner {
     address: Address,
     schema: Option<String>,
     kept: AtomicBool,
+    /// Those of other services, which go when this one goes.
+    beside: Mutex<Vec<Database>>,
     #[cfg(feature = "sqlx")]
     pools: Mutex<Vec<sqlx::PgPool>>,
 }
@@ -50,9 +50,40 @@ impl Database {
             server,
             schema: builder.schema.clone(),
             kept: AtomicBool::new(false),
+            beside: Mutex::default(),
             #[cfg(feature = "sqlx")]
             pools: Mutex::default(),
         })))
+    }
+
+    /// Makes the database of another service, for a test with several; it goes away when this one does.
+    ///
+    /// ```
+    /// use pgfleet::test::Database;
+    ///
+    /// # fn trip() -> pgfleet::Builder { pgfleet::Service::builder("trip") }
+    /// # fn user() -> pgfleet::Builder { pgfleet::Service::builder("user") }
+    /// #[pgfleet::test(service = trip)]
+    /// async fn both_start(db: Database) -> Result<(), pgfleet::Error> {
+    ///     let users = db.beside(&user()).await?;
+    ///     trip().url(db.url()).start().await?;
+    ///     user().url(users.url()).start().await?;
+    ///     Ok(())
+    /// }
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Migrations that cannot be used or fail, and a server that is not there.
+    pub async fn beside(&self, service: &Builder) -> Result<Self, Error> {
+        let other = Self::of(service).await?;
+        self.0.beside.lock().unwrap_or_else(PoisonError::into_inner).push(other.clone());
+        Ok(other)
+    }
+
+    fn take_beside(&self) -> Vec<Self> {
+        std::mem::take(&mut *self.0.beside.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns its name.
@@ -118,11 +149,18 @@ impl Database {
             // A connection that the test has leaked never comes back; removing the database ends it.
             let _ = tokio::time::timeout(PATIENCE, pool.close()).await;
         }
+        let beside = self.0.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for other in beside {
+            Box::pin(other.close()).await;
+        }
     }
 
     /// Removes the database, or keeps it where somebody wants that.
     #[expect(clippy::print_stderr, reason = "whoever keeps a database wants to know where it is")]
     pub(super) async fn end(&self, failed: bool) {
+        for other in self.take_beside() {
+            Box::pin(other.end(failed)).await;
+        }
         let Inner { server, name, kept, .. } = &*self.0;
         let wanted = kept.load(Ordering::Relaxed) || (failed && super::server::keeps());
         if !wanted {

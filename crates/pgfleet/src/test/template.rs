@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn whatever_decides_on_the_content_decides_on_the_name() {
         let trip = || Service::builder("trip");
-        let all = [
+        let all = vec![
             trip(),
             trip().migrations(ONE),
             trip().migrations(COMMENTED),

@@ -1,6 +1,16 @@
 //! A service against a real server.
 
+mod connections;
+mod errors;
+mod lending;
 mod start;
 mod support;
 mod test_databases;
 mod test_processes;
+mod values_ids;
+mod values_money;
+mod values_page;
+mod values_retry;
+mod values_support;
+mod values_table;
+mod values_time;

@@ -229,6 +229,18 @@ fn the_database_is_gone_when_the_test_is_over_and_also_when_it_failed() {
     });
 }
 
+#[test]
+fn the_database_of_another_service_goes_with_the_first() {
+    let mut name = String::new();
+    pgfleet::test::run(empty, async |db: Database| {
+        let other = db.beside(&in_a_schema()).await.unwrap();
+        assert_eq!(count(&other.connect().await.unwrap(), "trips").await, 0);
+        assert_ne!(other.name(), db.name());
+        other.name().clone_into(&mut name);
+    });
+    pgfleet::test::run(empty, async |db: Database| assert!(!exists(&db, &name).await, "{name}"));
+}
+
 const BROKEN: &[(&str, &str)] =
     &[("1_a.sql", "CREATE TABLE a (id int);"), ("2_b.sql", "SELECT 1;\nSELECT nam FROM (SELECT 1 AS name) AS b;")];
 

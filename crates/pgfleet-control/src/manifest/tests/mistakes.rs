@@ -287,7 +287,7 @@ fn no_error_repeats_a_secret() {
 #[test]
 fn uses_that_cannot_be() {
     insta::assert_snapshot!(
-        printed("uses = [\"administration:permission\"]\n[services.administration]\n"),
+        printed("uses = [\"administration:permission\"]\n[services.administration]\nmodules = [\"permission\"]\n[modules.permission]\nschema = \"permission\"\n"),
         @r#"
     pgfleet.toml:2:1: `uses` of service `trip` is refused by `isolation = "strict"`
     hint: set `isolation = "declared"` in [solution] to allow what `uses` names
@@ -304,6 +304,62 @@ fn uses_that_cannot_be() {
     hint: did you mean `administration`?
     "
     );
+}
+
+#[test]
+fn modules_that_cannot_be_used_by_others() {
+    let uses = "uses = [\"office:permision\", \"office:permission\", \"office:setting\", \"office:feature\", \"office:language\", \"office:audit\"]\n\
+                [services.office]\nschema = \"office\"\n\
+                modules = [\"permission\", \"setting\", \"feature\", \"language\", \"audit\"]\n\
+                [modules.permission]\n[modules.setting]\nschema = \"office\"\n[modules.feature]\nschema = \"shared\"\n\
+                [modules.language]\nschema = \"shared\"\n[modules.audit]\nschema = \"audit\"\nhistory = \"audit.versions\"\n\
+                [solution]\nisolation = \"declared\"\n";
+    insta::assert_snapshot!(printed(uses), @r#"
+    pgfleet.toml:2:1: `uses` names `office:permision`, but `permision` is none of the modules of service `office`
+    hint: did you mean `permission`?
+    pgfleet.toml:2:1: `uses` names `office:permission`, and module `permission` has no schema of its own: all tables of service `office` would be open
+    hint: add `schema = "permission"` to [modules.permission]
+    pgfleet.toml:2:1: `uses` names `office:setting`, but module `setting` shares schema `office` with service `office` itself
+    hint: give the module a schema of its own
+    pgfleet.toml:2:1: `uses` names `office:feature`, but module `feature` shares schema `shared` with module `language`
+    hint: give the module a schema of its own
+    pgfleet.toml:2:1: `uses` names `office:language`, but module `language` shares schema `shared` with module `feature`
+    hint: give the module a schema of its own
+    pgfleet.toml:2:1: `uses` names `office:audit`, and the history of module `audit` is among its tables
+    hint: who can write a history can forge it: remove `history`, or name another schema in it
+    "#);
+}
+
+#[test]
+fn connection_names_that_lead_nowhere() {
+    let text = "uses = [\"a:m\", \"b:m\"]\n[services.a]\nmodules = [\"m\"]\n[services.b]\nmodules = [\"m\"]\n\
+                [modules.m]\nschema = \"m\"\n[modules.n]\nconnection = \"m\"\n[modules.o]\nconnection = \"Orders\"\n\
+                [solution]\nisolation = \"declared\"\n\
+                [connections]\nOrders = \"trip\"\n\"a,b\" = \"trip\"\n\"x.y\" = \"trip\"\nx_y = \"trip\"\n";
+    insta::assert_snapshot!(printed(text), @r"
+    pgfleet.toml:2:1: service `trip` uses `m` of several services
+    hint: say in [connections] where m leads
+    pgfleet.toml:10:1: modules `m` and `n` have one connection name `m`
+    pgfleet.toml:16:1: connection `Orders` is mapped to service `trip`, which does not have its module `o`
+    hint: add it to `modules` of [services.trip]
+    pgfleet.toml:17:1: connection `a,b` cannot be in a list of names
+    hint: write it without commas and blanks around
+    pgfleet.toml:19:1: connections `x.y` and `x_y` would have one name in the environment
+    ");
+}
+
+#[test]
+fn a_service_whose_variables_are_those_of_another() {
+    insta::assert_snapshot!(printed("[services.trip_read]\n"), @r"
+    pgfleet.toml:2:11: services `trip` and `trip_read` would both be handed a URL in PGFLEET_TRIP_READ_URL (the first at pgfleet.toml:1:11)
+    hint: rename one of them
+    ");
+    let text = "uses = [\"user:m\"]\n[services.user]\nmodules = [\"m\"]\n[modules.m]\nschema = \"m\"\n\
+                [services.trip-connection-m]\n[solution]\nisolation = \"declared\"\n";
+    insta::assert_snapshot!(printed(text), @r"
+    pgfleet.toml:7:11: services `trip` and `trip-connection-m` would both be handed a URL in PGFLEET_TRIP_CONNECTION_M_URL (the first at pgfleet.toml:1:11)
+    hint: rename one of them
+    ");
 }
 
 #[test]
@@ -383,4 +439,20 @@ fn columns_count_characters_and_lines_may_end_in_cr_lf() {
 #[test]
 fn a_byte_order_mark_does_not_move_the_column() {
     assert_eq!(solution("\u{feff}x = 1\n[services.trip]\n").errors()[0].column, Some(1));
+}
+
+#[test]
+fn two_services_in_one_schema_of_a_tenants_database() {
+    let text = "tenants = \"own\"\n[services.user]\ntenants = \"own\"\n[services.log]\n";
+    insta::assert_snapshot!(printed(text), @r#"
+    pgfleet.toml:4:1: services `trip` and `user` both keep tenants' data in schema `public`, and a tenant has one database for both
+    hint: give each a schema of its own: schema = "…", or say databases = "per-service" in [tenants]
+    "#);
+    let text = format!("{text}[tenants]\ndatabases = \"per-service\"\n");
+    let _loaded = solution(&format!("[services.trip]\n{text}")).load();
+}
+
+#[test]
+fn a_connection_with_the_name_of_a_service() {
+    insta::assert_snapshot!(printed("[services.user]\n[connections]\nuser = \"trip\"\ntrip = \"trip\"\n"), @"pgfleet.toml:4:1: connection `user` has the name of a service, whose main connection it is");
 }

@@ -74,6 +74,7 @@ direct = "postgres://db:5433"
 server = "main"
 database = "fleet"
 key_file = "key"
+old_key_file = "old-keys"
 
 [services.trip]
 server = "main"
@@ -90,10 +91,17 @@ tenants = "own"
 pool = { max = 10, min = 1, idle_timeout = "1m", connect_timeout = "5s", command_timeout = "10s" }
 program = "target/debug/trip-service"
 run = "cargo run -p trip-service"
+health = "tcp:8081"
+health_timeout = "5s"
 properties = { admin_email = "trip@example.com" }
 
 [services.administration]
 server = "second"
+modules = ["permission"]
+
+[modules.permission]
+schema = "permission"
+connection = "AbpPermissionManagement"
 
 [modules.outbox]
 migrations = "db/outbox"
@@ -101,6 +109,7 @@ seeds = "db/outbox-seeds"
 layout = "goose"
 schema = "outbox"
 history = "outbox.schema_version"
+connection = "Outbox"
 
 [connections]
 AbpPermissionManagement = "administration"
@@ -182,9 +191,8 @@ fn every_key_can_be_written() {
         assert!(found, "{}", key.path);
     }
     let notes: Vec<_> = unused.iter().map(ToString::to_string).collect();
-    assert!(notes.contains(&"pgfleet.toml:9:1: `servers.main.replicas` has no effect in this version".into()));
     assert!(
-        notes.contains(&"pgfleet.toml:94:1: `backup.keep_days` has no effect in this version".into()),
+        notes.contains(&"pgfleet.toml:103:1: `backup.keep_days` has no effect in this version".into()),
         "{notes:#?}"
     );
     assert!(!notes.iter().any(|note| note.contains("uses") || note.contains("migrations.")), "{notes:#?}");

@@ -1,12 +1,15 @@
 //! Proving that no service reaches another one's databases: from the catalogs, and by trying.
 
-use std::collections::BTreeMap;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use pgfleet_postgres::{Connection, ErrorKind as PgErrorKind, Purpose, connect, quote_literal};
 use serde::Serialize;
 
+use crate::connections;
 use crate::error::Error;
 use crate::provision::DesiredServer;
 use crate::roles::{Login, META, Roles};
@@ -159,7 +162,11 @@ pub async fn verify(solution: &Solution) -> Result<Proof, Error> {
         async move { try_login(&solution, pair).await }
     }))
     .buffered(CONCURRENCY);
-    let pairs: Vec<Pair> = tried.collect().await;
+    let mut pairs = Vec::new();
+    for (pair, inside) in tried.collect::<Vec<_>>().await {
+        pairs.push(pair);
+        findings.extend(inside);
+    }
     Ok(Proof { pairs, findings })
 }
 
@@ -177,12 +184,13 @@ async fn read_catalog(
     let mut roles = Vec::new();
     for service in &services {
         let names = Roles::of(service);
-        roles.extend(Login::ALL.map(|login| names.login(login).to_owned()));
+        roles.extend(Login::ALL.into_iter().flat_map(|login| names.both(login).map(str::to_owned)));
     }
     let list = |names: &mut dyn Iterator<Item = &str>| names.map(quote_literal).collect::<Vec<_>>().join(", ");
     let rows = connection
         .simple(&format!(
-            "SELECT r.rolname, d.datname, pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')::int \
+            "SELECT r.rolname, d.datname, pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')::int, \
+                    r.rolcanlogin::int \
              FROM pg_catalog.pg_roles r, pg_catalog.pg_database d \
              WHERE r.rolname IN ({}) AND d.datname IN ({})",
             list(&mut roles.iter().map(String::as_str)),
@@ -190,15 +198,24 @@ async fn read_catalog(
         ))
         .await?;
     let mut allowed: BTreeMap<(String, String), bool> = BTreeMap::new();
+    // Of the two roles of a login those count that may log in, and the first when it should.
+    let mut logs_in: BTreeMap<String, bool> = BTreeMap::new();
     for row in &rows {
+        logs_in.insert(row.get(0).unwrap_or_default().to_owned(), row.get(3) == Some("1"));
         let text = |at: usize| row.get(at).unwrap_or_default().to_owned();
         allowed.insert((text(0), text(1)), row.get(2) == Some("1"));
     }
     let mut pairs = Vec::new();
     for service in services {
         let names = Roles::of(service);
-        for login in Login::ALL {
-            let role = names.login(login).to_owned();
+        let home = solution.manifest.service(service).map_or("", |service| service.server.as_str());
+        for (login, role) in Login::ALL.into_iter().flat_map(|login| names.both(login).map(|role| (login, role))) {
+            let known = solution.credential(home, role).is_some();
+            let stands_in = role == names.login(login) && solution.credential(home, names.twin(login)).is_none();
+            if !known && !stands_in && logs_in.get(role) != Some(&true) {
+                continue;
+            }
+            let role = role.to_owned();
             for (database, owner) in &databases {
                 pairs.push(Pair {
                     service: service.to_owned(),
@@ -218,23 +235,38 @@ async fn read_catalog(
 }
 
 /// Tries one login and judges the pair.
-async fn try_login(solution: &Solution, mut pair: Pair) -> Pair {
+async fn try_login(solution: &Solution, mut pair: Pair) -> (Pair, Vec<Finding>) {
     let own = pair.owner.as_deref() == Some(pair.service.as_str());
-    let declared = pair.login == Login::App
-        && solution
-            .manifest
-            .service(&pair.service)
-            .is_some_and(|service| service.uses.iter().any(|uses| Some(&uses.service) == pair.owner.as_ref()));
+    let schemas = declared_schemas(solution, &pair);
+    // Who asks for tenants reaches no table in the control database, which is tried, too.
+    let declared = !schemas.is_empty() || asks_for_tenants(solution, &pair);
+    let mut findings = Vec::new();
     let home = solution.manifest.service(&pair.service).map(|service| service.server.clone()).unwrap_or_default();
     let mut entered = None;
-    if let Some(credential) = solution.credential(&home, &pair.role) {
+    let here = solution.credential(&pair.server, &pair.role);
+    if let Some(credential) = here.or_else(|| solution.credential(&home, &pair.role)) {
         let address = solution
             .server(&pair.server)
             .admin
             .with_database(&pair.database)
             .with_user(&pair.role, Some(credential.password.clone()));
-        match connect(&address, &Purpose::new("pgfleet isolation")).await {
+        let purpose = Purpose::new("pgfleet isolation").setting("lock_timeout", "2s");
+        match connect(&address, &purpose).await {
             Ok(connection) => {
+                if declared {
+                    match probe::probe(&connection, &pair, &schemas).await {
+                        Ok(found) => findings = found,
+                        Err(error) => findings.push(Finding {
+                            server: pair.server.clone(),
+                            public_database: None,
+                            message: format!(
+                                "what role {} reaches in database {} could not be tried: {error}",
+                                pair.role, pair.database
+                            ),
+                            hint: "run it again".to_owned(),
+                        }),
+                    }
+                }
                 connection.close().await;
                 pair.login_answer = Some("connected".to_owned());
                 entered = Some(true);
@@ -259,7 +291,24 @@ async fn try_login(solution: &Solution, mut pair: Pair) -> Pair {
         (false, false) if entered.is_none() => Verdict::CatalogOnly,
         (false, false) => Verdict::Denied,
     };
-    pair
+    (pair, findings)
+}
+
+/// Whether a role is that of a service with tenants, which asks for them in the control database.
+fn asks_for_tenants(solution: &Solution, pair: &Pair) -> bool {
+    let control = &solution.manifest.control;
+    let is_control = pair.server == control.server && pair.database == control.database;
+    let service = solution.manifest.service(&pair.service);
+    is_control && pair.login == Login::App && service.is_some_and(connections::has_tenants)
+}
+
+/// The schemas that a role may use in a database by what the manifest declares; none for its own.
+fn declared_schemas<'a>(solution: &'a Solution, pair: &Pair) -> BTreeSet<&'a str> {
+    let manifest = &solution.manifest;
+    let service = manifest.service(&pair.service).filter(|_| pair.login == Login::App);
+    let uses = service.into_iter().flat_map(|service| &service.uses);
+    let here = uses.filter(|uses| Some(&uses.service) == pair.owner.as_ref());
+    here.filter_map(|uses| manifest.modules.get(&uses.module)?.schema.as_deref()).collect()
 }
 
 /// Finds what is open without being a pair.
@@ -272,12 +321,7 @@ async fn read_findings(
     let mut add = |message: String, hint: String| {
         findings.push(Finding { server: desired.server.clone(), public_database: None, message, hint });
     };
-    let ours: Vec<String> = desired
-        .databases
-        .iter()
-        .flat_map(|d| [&d.roles.owner, &d.roles.migrator, &d.roles.app, &d.roles.readonly])
-        .map(|role| quote_literal(role))
-        .collect();
+    let ours: Vec<String> = desired.roles().map(quote_literal).collect();
     let ours = if ours.is_empty() { "''".to_owned() } else { ours.join(", ") };
     let heal = "pgfleet provision".to_owned();
     let rows = connection
@@ -324,7 +368,9 @@ async fn read_findings(
         .await?;
     for row in &rows {
         let (member, group) = (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
-        let wanted = desired.databases.iter().any(|d| d.roles.migrator == member && d.roles.owner == group);
+        let acts = desired.databases.iter().any(|d| d.roles.migrator == member && d.roles.owner == group);
+        let twin = desired.logins().any(|(_, roles, login)| roles.both(login) == [group, member]);
+        let wanted = acts || twin;
         if !wanted {
             let hint = if group == META || ours.contains(&quote_literal(group)) {
                 heal.clone()

@@ -1,0 +1,1 @@
+drop index ix_trips_from_city_to_city_departure_time_utc;

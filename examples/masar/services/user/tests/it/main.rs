@@ -1,0 +1,4 @@
+//! The user service on databases of tests.
+
+mod drivers;
+mod program;
