@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str, &str)] = &[
     ("1", "catalogue", include_str!("../migrations/001_catalogue.sql")),
     ("2", "applied", include_str!("../migrations/002_applied.sql")),
     ("3", "tenants", include_str!("../migrations/003_tenants.sql")),
+    ("4", "fleet", include_str!("../migrations/004_fleet.sql")),
 ];
 
 /// Returns the control database's own migration set.
@@ -149,7 +150,7 @@ impl Catalogue {
     pub(crate) async fn has_tenants(&self) -> Result<bool, Error> {
         let rows = self
             .connection
-            .simple("SELECT pg_catalog.to_regclass('control.service_strings') IS NOT NULL")
+            .simple("SELECT pg_catalog.to_regclass('control.rollouts') IS NOT NULL")
             .await
             .map_err(|error| Error::postgres("cannot look at the control database", &error))?;
         Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))

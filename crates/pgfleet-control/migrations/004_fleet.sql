@@ -1,0 +1,196 @@
+-- Databases that pgfleet makes for tenants, templates, where every target stands, rollouts, and the
+-- messages that have tenants follow their services.
+
+-- The solution's own server on which pgfleet made the database that a string leads to; '' for a string
+-- that somebody gave. What services read of such a string is written out for each of them.
+ALTER TABLE control.tenant_strings ADD COLUMN server text NOT NULL DEFAULT '';
+ALTER TABLE control.service_strings ADD COLUMN fingerprint text NOT NULL DEFAULT '';
+
+-- Why making or removing it failed, and how often it was tried.
+ALTER TABLE control.tenants
+    ADD COLUMN error text,
+    ADD COLUMN attempts integer NOT NULL DEFAULT 0;
+
+-- What a tenant's seeds are given, under the solution's key.
+CREATE TABLE control.tenant_properties (
+    tenant text NOT NULL REFERENCES control.tenants (name) ON DELETE CASCADE,
+    name   text NOT NULL,
+    key_id text NOT NULL,
+    sealed bytea NOT NULL,
+    PRIMARY KEY (tenant, name)
+);
+
+-- The databases that pgfleet makes for tenants. A row comes before its database and goes after it, so
+-- that whoever dies in between leaves a row that says what to look for. `connection` is the string
+-- that leads there: '' the default, else a service.
+CREATE TABLE control.tenant_databases (
+    server            text NOT NULL,
+    database          text NOT NULL,
+    tenant            text NOT NULL REFERENCES control.tenants (name),
+    connection        text NOT NULL DEFAULT '',
+    services          text[] NOT NULL,
+    state             text NOT NULL CONSTRAINT tenant_databases_state_check CHECK (state IN
+                          ('requested', 'creating', 'open', 'closed', 'dropping')),
+    system_identifier text NOT NULL DEFAULT '',
+    database_oid      oid,
+    -- Since when nobody can connect, and when it may be dropped.
+    closed_at         timestamptz,
+    drop_after        timestamptz,
+    made_at           timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (server, database)
+);
+CREATE INDEX tenant_databases_tenant_idx ON control.tenant_databases (tenant);
+
+-- One closed database per server and shape (a set of services), from which tenants' databases are
+-- copied. `plan` is what is in it: it is at head when that is the plan of the files.
+CREATE TABLE control.templates (
+    server            text NOT NULL,
+    shape             text NOT NULL,
+    services          text[] NOT NULL,
+    database          text NOT NULL,
+    plan              text NOT NULL,
+    versions          jsonb NOT NULL DEFAULT '{}',
+    bytes             bigint NOT NULL DEFAULT 0,
+    system_identifier text NOT NULL DEFAULT '',
+    database_oid      oid,
+    made_at           timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (server, shape)
+);
+
+-- A target may be on a server that the manifest does not name: then `server` is host:port. `plan` is
+-- the files and seeds that it was brought to; other files are another plan.
+ALTER TABLE control.targets DROP CONSTRAINT targets_server_fkey;
+ALTER TABLE control.targets
+    ADD COLUMN plan    text,
+    ADD COLUMN pending integer NOT NULL DEFAULT 0,
+    ADD COLUMN drift   integer NOT NULL DEFAULT 0,
+    ADD COLUMN rollout bigint;
+CREATE INDEX targets_tenant_idx ON control.targets (tenant) WHERE tenant <> '';
+
+-- A rollout: one durable run of migrations over many targets.
+CREATE TABLE control.rollouts (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan         text NOT NULL,
+    what         jsonb NOT NULL,
+    state        text NOT NULL CONSTRAINT rollouts_state_check CHECK (state IN
+                     ('planned', 'running', 'paused', 'halted', 'done', 'cancelled')),
+    -- The wave that runs; those below it are over.
+    wave         integer NOT NULL DEFAULT 0,
+    concurrency  integer NOT NULL,
+    canary       integer NOT NULL,
+    max_failures integer NOT NULL,
+    -- A bundle that it was started from, so that every worker has it.
+    bundle       bytea,
+    reason       text,
+    os_user      text NOT NULL,
+    host         text NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    started_at   timestamptz,
+    ended_at     timestamptz
+);
+-- One at a time: two plans over the same targets would undo each other's order.
+CREATE UNIQUE INDEX rollouts_unfinished_idx ON control.rollouts ((true))
+    WHERE state IN ('planned', 'running', 'paused', 'halted');
+
+CREATE TABLE control.rollout_targets (
+    rollout    bigint NOT NULL REFERENCES control.rollouts (id) ON DELETE CASCADE,
+    position   integer NOT NULL,
+    wave       integer NOT NULL,
+    kind       text NOT NULL CONSTRAINT rollout_targets_kind_check CHECK (kind IN ('host', 'template', 'tenant')),
+    server     text NOT NULL,
+    database   text NOT NULL,
+    tenant     text NOT NULL DEFAULT '',
+    services   text[] NOT NULL,
+    state      text NOT NULL DEFAULT 'waiting' CONSTRAINT rollout_targets_state_check CHECK (state IN
+                   ('waiting', 'running', 'done', 'failed', 'skipped')),
+    -- Whose it is while it runs: the number of an advisory lock that the worker holds as long as it lives.
+    worker     integer,
+    attempts   integer NOT NULL DEFAULT 0,
+    -- What was applied, by service: {"trip": {"from": "1", "to": "3", "applied": ["2_x", "3_y"]}}
+    result     jsonb NOT NULL DEFAULT '{}',
+    error      text,
+    started_at timestamptz,
+    ended_at   timestamptz,
+    PRIMARY KEY (rollout, position),
+    UNIQUE (rollout, server, database)
+);
+CREATE INDEX rollout_targets_work_idx ON control.rollout_targets (rollout, wave, state, position);
+
+-- Messages between the parts of the fleet: written in the transaction that causes them, known again by
+-- their cause, taken one at a time per target.
+CREATE TABLE control.messages (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind       text NOT NULL CONSTRAINT messages_kind_check CHECK (kind IN
+                   ('AppliedDatabaseMigrations', 'ApplyDatabaseMigrations', 'TenantCreated',
+                    'TenantConnectionStringUpdated')),
+    cause      text NOT NULL CONSTRAINT messages_cause_key UNIQUE,
+    -- What is worked on, one message at a time.
+    target     text NOT NULL,
+    body       jsonb NOT NULL,
+    state      text NOT NULL DEFAULT 'waiting' CONSTRAINT messages_state_check CHECK (state IN
+                   ('waiting', 'running', 'done', 'failed')),
+    attempts   integer NOT NULL DEFAULT 0,
+    not_before timestamptz NOT NULL DEFAULT now(),
+    worker     integer,
+    error      text,
+    note       text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    ended_at   timestamptz
+);
+CREATE INDEX messages_work_idx ON control.messages (not_before, id) WHERE state IN ('waiting', 'running');
+
+-- A host database was migrated: its history said so.
+CREATE FUNCTION control.message_of_applied() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- A tenant's database is announced as service/tenant, and nothing follows from it.
+    IF position('/' IN NEW.target) = 0 THEN
+        INSERT INTO control.messages (kind, cause, target, body)
+        VALUES ('AppliedDatabaseMigrations', 'applied/' || NEW.system_identifier || '/' || NEW.database_oid || '/' || NEW.run,
+                NEW.target,
+                jsonb_build_object('service', NEW.target, 'database', NEW.database, 'run', NEW.run,
+                                   'from', NEW.from_version, 'to', NEW.to_version))
+        ON CONFLICT (cause) DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER message_of_applied AFTER INSERT ON control.applied
+    FOR EACH ROW EXECUTE FUNCTION control.message_of_applied();
+
+CREATE FUNCTION control.message_of_tenant() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO control.messages (kind, cause, target, body)
+    VALUES ('TenantCreated', 'tenant/' || NEW.name || '/' || extract(epoch FROM NEW.created_at), NEW.name,
+            jsonb_build_object('tenant', NEW.name))
+    ON CONFLICT (cause) DO NOTHING;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER message_of_tenant AFTER INSERT ON control.tenants
+    FOR EACH ROW EXECUTE FUNCTION control.message_of_tenant();
+
+CREATE FUNCTION control.message_of_string() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Under another key it is the same string.
+    IF TG_OP = 'UPDATE' AND NEW.changed_at = OLD.changed_at THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO control.messages (kind, cause, target, body)
+    VALUES ('TenantConnectionStringUpdated',
+            'string/' || NEW.tenant || '/' || NEW.connection || '/' || extract(epoch FROM NEW.changed_at), NEW.tenant,
+            jsonb_build_object('tenant', NEW.tenant, 'connection', NEW.connection))
+    ON CONFLICT (cause) DO NOTHING;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER message_of_string AFTER INSERT OR UPDATE ON control.tenant_strings
+    FOR EACH ROW EXECUTE FUNCTION control.message_of_string();
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA control FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA control FROM PUBLIC;
