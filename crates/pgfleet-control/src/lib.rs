@@ -17,6 +17,7 @@ pub mod local;
 pub mod manifest;
 pub mod physical;
 pub mod place;
+pub mod plans;
 pub mod program;
 pub mod provision;
 pub mod roles;
@@ -25,6 +26,8 @@ pub mod rotation;
 pub mod seal;
 pub mod services;
 pub mod solution;
+pub mod targets;
+pub mod templates;
 pub mod tenants;
 pub mod vault;
 

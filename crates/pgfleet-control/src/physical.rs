@@ -49,7 +49,7 @@ impl Physical {
     }
 }
 
-async fn system_identifier(connection: &Connection) -> Result<String, pgfleet_postgres::Error> {
+pub(crate) async fn system_identifier(connection: &Connection) -> Result<String, pgfleet_postgres::Error> {
     let sql = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
     match connection.simple(sql).await {
         Ok(rows) => rows.first().and_then(|row| row.get(0)).map(str::to_owned).ok_or_else(|| unanswered(connection)),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
-use pgfleet_migrate::worker::Program;
+use pgfleet_migrate::worker::{Description, Program};
 use pgfleet_migrate::{Error as MigrateError, ErrorRecord, Observer, SetPath};
 
 use crate::error::Error;
@@ -90,6 +90,16 @@ impl Solution {
         let Some(path) = &service.program else { return false };
         let described = self.programs().of(&service.name, path, observer).describe().await;
         described.map_or(true, |description| description.has(set))
+    }
+
+    /// Asks a service's program what it has in it.
+    pub(crate) async fn describe(
+        &self,
+        service: &str,
+        path: &Path,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Arc<Description>, MigrateError> {
+        self.programs().of(service, path, observer).describe().await
     }
 
     async fn prepare(&self, job: &mut Job, observer: &Arc<dyn Observer>) {

@@ -143,7 +143,7 @@ impl DesiredServer {
 }
 
 /// Returns who declared the use of a module of this service.
-fn guests(manifest: &Manifest, owner: &Service) -> Vec<Guest> {
+pub(super) fn guests(manifest: &Manifest, owner: &Service) -> Vec<Guest> {
     let mut guests = Vec::new();
     for service in &manifest.services {
         for uses in service.uses.iter().filter(|uses| uses.service == owner.name) {

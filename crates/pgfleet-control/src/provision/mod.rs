@@ -12,6 +12,7 @@ mod role_steps;
 pub mod run;
 pub mod state;
 pub mod steps;
+pub(crate) mod tenant;
 
 pub use desired::DesiredServer;
 pub use role_steps::Passwords;

@@ -177,7 +177,7 @@ fn notes(desired: &DesiredServer, capacity: Capacity) -> Vec<String> {
     shares.shortage(server).into_iter().chain(shares.excess(server, capacity)).collect()
 }
 
-fn role_names(desired: &DesiredServer) -> Vec<String> {
+pub(super) fn role_names(desired: &DesiredServer) -> Vec<String> {
     [META].into_iter().chain(desired.roles()).map(str::to_owned).collect()
 }
 
@@ -369,7 +369,7 @@ async fn read_inside(
     Ok(content)
 }
 
-async fn inside(
+pub(super) async fn inside(
     admin: &Address,
     database: &DesiredDatabase,
     vault: &Vault,
