@@ -66,6 +66,7 @@ ALTER TABLE control.targets
     ADD COLUMN drift   integer NOT NULL DEFAULT 0,
     ADD COLUMN rollout bigint;
 CREATE INDEX targets_tenant_idx ON control.targets (tenant) WHERE tenant <> '';
+CREATE INDEX targets_physical_idx ON control.targets (system_identifier, database_oid, service);
 
 -- A rollout: one durable run of migrations over many targets.
 CREATE TABLE control.rollouts (

@@ -65,6 +65,15 @@ pub enum TargetState {
 }
 
 impl TargetState {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Current, Self::Behind, Self::Failed, Self::Interrupted, Self::Ahead, Self::Unreachable, Self::Unknown];
+
+    /// Returns the state of a word; one that a newer version wrote is unknown here.
+    pub(crate) fn of_word(word: &str) -> Self {
+        Self::ALL.into_iter().find(|state| state.word() == word).unwrap_or(Self::Unknown)
+    }
+
     /// Returns the word.
     pub fn word(self) -> &'static str {
         match self {

@@ -26,6 +26,7 @@ pub mod rotation;
 pub mod seal;
 pub mod services;
 pub mod solution;
+pub mod standing;
 pub mod targets;
 pub mod templates;
 pub mod tenants;
