@@ -131,7 +131,7 @@ mod tests {
         let small = create_sql(150_000, &template(LARGE - 1), "a-b", Some("trip_owner"));
         assert_eq!(
             small,
-            "CREATE DATABASE \"a-b\" OWNER trip_owner TEMPLATE t STRATEGY wal_log ALLOW_CONNECTIONS false IS_TEMPLATE false"
+            "CREATE DATABASE \"a-b\" OWNER \"trip_owner\" TEMPLATE \"t\" STRATEGY wal_log ALLOW_CONNECTIONS false IS_TEMPLATE false"
         );
         assert!(create_sql(180_001, &template(LARGE), "a", None).contains("STRATEGY file_copy"));
     }

@@ -8,4 +8,5 @@ mod limits;
 mod provision;
 mod rotation;
 mod support;
+mod templates;
 mod tenants;
