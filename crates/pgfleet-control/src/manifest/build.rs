@@ -12,8 +12,8 @@ use secrecy::SecretString;
 use super::layers::Layers;
 use super::model::{
     Backup, Broker, Budget, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module,
-    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution,
-    TenantDatabases, TenantUse, Tenants, Uses,
+    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server, ServerUrl, Service,
+    Solution, TenantDatabases, TenantUse, Tenants, Uses,
 };
 use super::value::Value;
 
@@ -39,6 +39,12 @@ pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Man
         services: names("services").into_iter().map(|name| service(&read, name)).collect(),
         modules: names("modules").into_iter().map(|name| (name.to_owned(), module(&read, name))).collect(),
         migrations: migrations(&read),
+        rollouts: Rollouts {
+            concurrency: read.number(&["rollouts", "concurrency"]),
+            canary: read.number(&["rollouts", "canary"]),
+            growth: read.number(&["rollouts", "growth"]),
+            max_failures: read.number(&["rollouts", "max_failures"]),
+        },
         properties: read.secrets(&["seeds", "properties"]),
         connections: names("connections")
             .into_iter()
@@ -47,6 +53,16 @@ pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Man
         tenants: Tenants {
             databases: read.word(&["tenants", "databases"], TenantDatabases::from_word, TenantDatabases::One),
             placement: read.word(&["tenants", "placement"], Placement::from_word, Placement::FewestDatabases),
+            servers: read.list(&["tenants", "servers"]),
+            pinned: read.optional(&["tenants", "server"]),
+            weights: layers
+                .names(&["tenants", "weights"])
+                .into_iter()
+                .map(|name| (name.to_owned(), read.number(&["tenants", "weights", name])))
+                .collect(),
+            drop_after: read.duration(&["tenants", "drop_after"]),
+            canary: read.list(&["tenants", "canary"]),
+            verify_after: read.duration(&["tenants", "verify_after"]),
             always_seed: read.bool(&["tenants", "always_seed"]),
         },
         events: Events {

@@ -9,6 +9,7 @@ use super::schema::{self, KEYS, Key, Preset, Secrecy};
 use super::secret::{shown_property, shown_url};
 use super::settings::{Origin, Row, Settings};
 use super::value::{Value, write_list};
+use super::word::TenantUse;
 
 /// Where a value was set, with the column that [`Origin`] leaves out.
 #[derive(Clone)]
@@ -129,7 +130,7 @@ impl Layers {
                 let value = match key.default {
                     Preset::Unset => None,
                     Preset::Is(text) => key.kind.read_text(text).ok(),
-                    Preset::Made(_) => self.made(&path, root).map(Value::Text),
+                    Preset::Made(_) => self.made(&path, root),
                 };
                 if let Some(value) = value {
                     self.set(path, value, Setter::Default);
@@ -138,9 +139,12 @@ impl Layers {
         }
     }
 
-    fn made(&self, path: &[String], root: &Path) -> Option<String> {
+    /// Makes a default of other settings; those stand before it in the table of keys, so they are complete.
+    fn made(&self, path: &[String], root: &Path) -> Option<Value> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        match path[..] {
+        let text = match path[..] {
+            ["tenants", "servers"] => return Some(Value::List(self.servers_with_tenants())),
+            ["rollouts", "concurrency"] => return Some(self.get(&["migrations", "concurrency"])?.value.clone()),
             ["solution", "name"] => root.file_name().map(|name| name.to_string_lossy().into_owned()),
             ["control", "server"] | ["services", _, "server"] => match &self.servers[..] {
                 [only] => Some(only.name.clone()),
@@ -149,7 +153,25 @@ impl Layers {
             ["services", name, "database"] => Some(short_name(name)),
             [section @ ("services" | "modules"), name, folder] => Some(format!("{section}/{name}/{folder}")),
             _ => None,
+        };
+        text.map(Value::Text)
+    }
+
+    /// Returns the servers of the services that have data in tenants' databases, in the order of the services.
+    fn servers_with_tenants(&self) -> Vec<String> {
+        let text = |service: &str, key| match self.get(&["services", service, key]).map(|entry| &entry.value) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let services = self.names(&["services"]).into_iter();
+        let own = services.filter(|name| text(name, "tenants").as_deref() == Some(TenantUse::Own.as_str()));
+        let mut servers: Vec<String> = Vec::new();
+        for server in own.filter_map(|name| text(name, "server")) {
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
         }
+        servers
     }
 
     /// Returns the paths for which a key stands here: one for each service or server, or the names that were set.

@@ -29,8 +29,8 @@ pub use connections::Leads;
 pub use diagnostic::{Diagnostic, Errors};
 pub use model::{
     Backup, Broker, Budget, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module,
-    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Server, ServerUrl, Service, Solution,
-    TenantDatabases, TenantUse, Tenants, Uses,
+    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server, ServerUrl, Service,
+    Solution, TenantDatabases, TenantUse, Tenants, Uses,
 };
 pub use name::{LONGEST_IDENTIFIER, env_name, short_name};
 pub use reference::reference_markdown;

@@ -32,6 +32,8 @@ pub struct Manifest {
     pub modules: BTreeMap<String, Module>,
     /// How migrations run.
     pub migrations: Migrations,
+    /// How they run over many databases.
+    pub rollouts: Rollouts,
     /// Seed properties for all services.
     pub properties: BTreeMap<String, SecretString>,
     /// Module connection names and the services that serve them.
@@ -57,6 +59,11 @@ impl Manifest {
     /// `load` has checked that it is declared.
     pub fn server_of(&self, service: &Service) -> &Server {
         &self.servers[&service.server]
+    }
+
+    /// Says whether tenants' databases may be on a server.
+    pub fn holds_tenants(&self, server: &str) -> bool {
+        self.tenants.servers.iter().any(|name| name == server)
     }
 
     /// Returns what is bound in a service's seeds: the solution's properties with the service's own laid over them.
@@ -268,13 +275,38 @@ pub struct Migrations {
     pub concurrency: u32,
 }
 
+/// `[rollouts]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rollouts {
+    /// How many databases of one server are migrated at a time.
+    pub concurrency: u32,
+    /// How many tenants are in the first wave.
+    pub canary: u32,
+    /// How many times larger each wave is than the one before.
+    pub growth: u32,
+    /// A rollout halts when more databases than this failed.
+    pub max_failures: u32,
+}
+
 /// `[tenants]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tenants {
     /// How many databases a tenant has.
     pub databases: TenantDatabases,
     /// Where a new one is placed.
     pub placement: Placement,
+    /// The servers that hold tenants' databases.
+    pub servers: Vec<String>,
+    /// The server on which all are placed, when the placement says so.
+    pub pinned: Option<String>,
+    /// The servers' weights; a server that is missing here has 1.
+    pub weights: BTreeMap<String, u32>,
+    /// How long closed databases are kept.
+    pub drop_after: Duration,
+    /// Tenants that a rollout takes first.
+    pub canary: Vec<String>,
+    /// After how long what is known of a database is looked up again.
+    pub verify_after: Duration,
     /// Whether tenants are seeded when no schema changed.
     pub always_seed: bool,
 }

@@ -53,7 +53,7 @@ fn takes(kind: Kind) -> String {
         Kind::Bool => "boolean".into(),
         Kind::Integer { min, max } => format!("integer, {min} to {max}"),
         Kind::IntegerOrAuto { min, max } => format!("`auto` or integer, {min} to {max}"),
-        Kind::Duration => "duration".into(),
+        Kind::Duration | Kind::Period => "duration".into(),
         Kind::Words(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
         Kind::List => "list of strings".into(),
     }

@@ -68,7 +68,7 @@ impl Key {
 pub(super) const LAYOUTS: &[&str] =
     &["pgfleet", "sqlx", "flyway", "refinery", "golang-migrate", "dbmate", "goose", "diesel"];
 
-use Kind::{Bool, Duration, Integer, IntegerOrAuto, List, Path, Text, Words};
+use Kind::{Bool, Duration, Integer, IntegerOrAuto, List, Path, Period, Text, Words};
 use Preset::{Is, Made, Unset};
 
 const COUNT: Kind = Integer { min: 1, max: 1_000 };
@@ -126,8 +126,14 @@ pub(super) static KEYS: &[Key] = &[
     key("connections.*", Text, Unset, "Service whose database serves this connection name; another service gets it only with `uses`"),
 
     key("tenants.databases", Words(TenantDatabases::WORDS), Is("one"), "`one`: a database per tenant with a schema per service; `per-service`: one for each service"),
-    key("tenants.placement", Words(Placement::WORDS), Is("fewest-databases"), "Server on which a new tenant is placed").unused(),
-    key("tenants.always_seed", Bool, Is("false"), "Seed tenants also when no schema changed").unused(),
+    key("tenants.placement", Words(Placement::WORDS), Is("fewest-databases"), "Server on which a new tenant's databases are made: `fewest-databases`, `most-room` (the fewest bytes), `weighted` (by `weights`), or `pinned` (on `server`)"),
+    key("tenants.servers", List, Made("the servers of the services with `tenants = \"own\"`"), "Servers that hold tenants' databases; every service with `tenants = \"own\"` has its roles on each of them"),
+    key("tenants.server", Text, Unset, "Server for `placement = \"pinned\"`"),
+    key("tenants.weights.*", Integer { min: 0, max: 1_000 }, Unset, "Part of this server for `placement = \"weighted\"`; 1 when not named, 0: no new tenants"),
+    key("tenants.drop_after", Period, Is("7d"), "How long the closed databases of a deleted or moved tenant are kept before they are dropped"),
+    key("tenants.canary", List, Is(""), "Tenants that a rollout takes first"),
+    key("tenants.verify_after", Period, Is("24h"), "After how long what the control database knows of a database is looked up in the database itself again"),
+    key("tenants.always_seed", Bool, Is("false"), "Seed tenants also when no schema changed"),
 
     key("migrations.lock_timeout", Duration, Is("2s"), "How long a statement of a migration waits for a lock"),
     key("migrations.lock_tries", COUNT, Is("10"), "How often a migration that met a lock time-out is tried in all"),
@@ -145,6 +151,11 @@ pub(super) static KEYS: &[Key] = &[
     key("migrations.on_out_of_order", Words(OnOutOfOrder::WORDS), Is("error"), "A pending migration is below the newest applied one"),
     key("migrations.concurrency", Integer { min: 1, max: 256 }, Is("4"), "How many databases are migrated at a time"),
     key("migrations.placeholders.*", Text, Unset, "Value of a placeholder in migrations").secret_by_name(),
+
+    key("rollouts.concurrency", Integer { min: 1, max: 256 }, Made("`concurrency` of `[migrations]`"), "How many databases of one server are migrated at a time"),
+    key("rollouts.canary", Integer { min: 0, max: 10_000 }, Is("1"), "How many tenants are in the first wave, beside those of `canary` in `[tenants]`"),
+    key("rollouts.growth", Integer { min: 1, max: 1_000 }, Is("4"), "How many times larger each wave is than the one before"),
+    key("rollouts.max_failures", Integer { min: 0, max: 1_000_000 }, Is("5"), "A rollout halts when more databases than this failed"),
 
     key("seeds.properties.*", Text, Unset, "Value of a property in all services' seed files").secret_by_name(),
 

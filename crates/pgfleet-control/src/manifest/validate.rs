@@ -1,5 +1,7 @@
 //! What the schema cannot say: names that must resolve, pairs that must fit, what production refuses.
 
+mod tenants;
+
 use std::collections::BTreeMap;
 
 use secrecy::ExposeSecret as _;
@@ -8,7 +10,7 @@ use super::build::parse_uses;
 use super::connections::Leads;
 use super::diagnostic::Diagnostic;
 use super::layers::{Declared, Layers};
-use super::model::{Isolation, Manifest, ServerUrl, Service, TenantDatabases, TenantUse, Uses};
+use super::model::{Isolation, Manifest, ServerUrl, Service, Uses};
 use super::name::{did_you_mean, identifier_mistake, name_mistake};
 use super::overrides::service_variables;
 use super::secret::{is_well_known, names_a_secret, url_password};
@@ -347,26 +349,6 @@ impl Check<'_> {
         self.layers.get(path).is_some_and(|entry| !entry.setter.is_default())
     }
 
-    /// With one database per tenant the services are side by side there, each in its own schema.
-    fn tenants(&mut self) {
-        let manifest = self.manifest;
-        if manifest.tenants.databases != TenantDatabases::One {
-            return;
-        }
-        let mut taken: BTreeMap<&str, &Service> = BTreeMap::new();
-        for service in manifest.services.iter().filter(|service| service.tenants == TenantUse::Own) {
-            let Some(first) = taken.insert(&service.schema, service) else { continue };
-            let message = format!(
-                "services `{}` and `{}` both keep tenants' data in schema `{}`, and a tenant has one database for both",
-                first.name, service.name, service.schema
-            );
-            let at = ["services", service.name.as_str(), "schema"];
-            let at = if self.is_set(&at) { at } else { ["services", service.name.as_str(), "tenants"] };
-            let hint = "give each a schema of its own: schema = \"…\", or say databases = \"per-service\" in [tenants]";
-            self.error_hinted(&at, message, Some(hint.into()));
-        }
-    }
-
     fn connections(&mut self) {
         let manifest = self.manifest;
         let mut variables: BTreeMap<String, &str> = BTreeMap::new();
@@ -527,5 +509,6 @@ pub(super) fn without_effect(layers: &Layers, manifest: &Manifest) -> Vec<Diagno
             }
         }
     }
+    notes.extend(tenants::without_effect(layers, manifest));
     notes
 }

@@ -22,7 +22,10 @@ pub(super) enum Kind {
         min: i64,
         max: i64,
     },
+    /// How long something may take; PostgreSQL must be able to hold it.
     Duration,
+    /// How long something is kept.
+    Period,
     Words(&'static [&'static str]),
     List,
 }
@@ -52,7 +55,7 @@ impl Kind {
             Self::Bool => item.as_bool().map(Value::Bool),
             Self::IntegerOrAuto { .. } if item.as_str() == Some("auto") => Some(Value::Auto),
             Self::Integer { .. } | Self::IntegerOrAuto { .. } => item.as_integer().map(Value::Integer),
-            Self::Duration | Self::Words(_) => match item.as_str() {
+            Self::Duration | Self::Period | Self::Words(_) => match item.as_str() {
                 Some(text) => return self.read_text(text),
                 None => None,
             },
@@ -89,7 +92,9 @@ impl Kind {
             Self::Integer { .. } | Self::IntegerOrAuto { .. } => {
                 Value::Integer(text.trim().parse().map_err(|_| self.refuse(quoted()))?)
             }
-            Self::Duration => Value::Duration(parse_duration(text).ok_or_else(|| self.refuse(quoted()))?),
+            Self::Duration | Self::Period => {
+                Value::Duration(parse_duration(text).ok_or_else(|| self.refuse(quoted()))?)
+            }
             Self::Words(words) if words.contains(&text) => Value::Text(text.to_owned()),
             Self::Words(words) => {
                 let hint = closest(text, words.iter().copied()).map(|word| format!("did you mean `{word}`?"));
@@ -120,6 +125,9 @@ impl Kind {
             (Self::Duration, Value::Duration(duration)) if duration.as_millis() > i32::MAX.unsigned_abs().into() => {
                 Err(Refusal { message: "must be at most 24 days".into(), hint: None })
             }
+            (Self::Period, Value::Duration(period)) if *period > LONGEST_PERIOD => {
+                Err(Refusal { message: "must be at most 36500 days".into(), hint: None })
+            }
             _ => Ok(value),
         }
     }
@@ -140,6 +148,7 @@ impl fmt::Display for Kind {
             Self::Integer { .. } => f.write_str("an integer"),
             Self::IntegerOrAuto { .. } => f.write_str("an integer or \"auto\""),
             Self::Duration => f.write_str("a duration such as \"30s\""),
+            Self::Period => f.write_str("a duration such as \"7d\""),
             Self::Words([word]) => write!(f, "\"{word}\""),
             Self::Words(words) => {
                 f.write_str("one of ")?;
@@ -189,6 +198,9 @@ fn read_list(text: &str) -> Option<Vec<String>> {
     }
     Some(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
 }
+
+/// A hundred years, which a timestamp of PostgreSQL still takes.
+const LONGEST_PERIOD: Duration = Duration::from_hours(24 * 36_500);
 
 /// Units from the largest, with their milliseconds.
 const UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];

@@ -51,6 +51,12 @@ words! {
     Placement {
         /// The one with the fewest databases.
         FewestDatabases = "fewest-databases",
+        /// The one with the fewest bytes.
+        MostRoom = "most-room",
+        /// By the servers' weights.
+        Weighted = "weighted",
+        /// The one that is named.
+        Pinned = "pinned",
     }
 
     /// Which errors let a run be tried again.

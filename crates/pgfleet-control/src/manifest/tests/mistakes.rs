@@ -456,3 +456,43 @@ fn two_services_in_one_schema_of_a_tenants_database() {
 fn a_connection_with_the_name_of_a_service() {
     insta::assert_snapshot!(printed("[services.user]\n[connections]\nuser = \"trip\"\ntrip = \"trip\"\n"), @"pgfleet.toml:4:1: connection `user` has the name of a service, whose main connection it is");
 }
+
+#[test]
+fn servers_of_tenants_that_do_not_fit() {
+    let servers = "tenants = \"own\"\nserver = \"one\"\n[control]\nserver = \"one\"\n[servers.one]\n[servers.two]\n";
+    let wrong = |tenants: &str| printed(&format!("{servers}[tenants]\n{tenants}"));
+    insta::assert_snapshot!(
+        wrong("servers = [\"one\", \"tow\", \"one\"]\nweights = { two = 2, x = 1 }\ncanary = [\"Acme\", \"b\", \"b\"]\n"),
+        @r"
+    pgfleet.toml:9:1: there is no server `tow`
+    hint: did you mean `two`?
+    pgfleet.toml:9:1: `servers` names `one` twice
+    pgfleet.toml:10:13: server `two` holds no tenants' databases: it is not in `servers` of [tenants]
+    hint: add it to `servers`, or name one of them: one, tow, one
+    pgfleet.toml:10:22: there is no server `x`
+    hint: add it to `servers`, or name one of them: one, tow, one
+    pgfleet.toml:11:1: the name of tenant `Acme` has a capital letter; write acme
+    pgfleet.toml:11:1: `canary` names `b` twice
+    ");
+    insta::assert_snapshot!(wrong("placement = \"pinned\"\n"), @r#"
+    pgfleet.toml:9:1: `placement` is "pinned", and `server` does not say where
+    hint: add `server = "…"`, one of: one
+    "#);
+    insta::assert_snapshot!(wrong("placement = \"pinned\"\nserver = \"two\"\n"), @r"
+    pgfleet.toml:10:1: server `two` holds no tenants' databases: it is not in `servers` of [tenants]
+    hint: add it to `servers`, or name one of them: one
+    ");
+    insta::assert_snapshot!(wrong("placement = \"weighted\"\nweights.one = 0\n"), @r#"
+    pgfleet.toml:9:1: `placement` is "weighted", and every server's weight is 0
+    hint: give one that takes new tenants a weight of 1
+    "#);
+    insta::assert_snapshot!(wrong("placement = \"fewest\"\ndrop_after = \"40000d\"\nweights.one = -1\n"), @r#"
+    pgfleet.toml:9:13: `placement` must be one of "fewest-databases", "most-room", "weighted", "pinned", found `fewest`
+    pgfleet.toml:10:14: `drop_after` must be at most 36500 days
+    pgfleet.toml:11:15: `one` must be between 0 and 1000, found -1
+    "#);
+    insta::assert_snapshot!(printed("[tenants]\nplacement = \"pinned\"\nserver = \"main\"\n"), @r#"
+    pgfleet.toml:3:1: there is no server that holds tenants' databases, and `placement` is "pinned"
+    hint: say tenants = "own" in the section of a service
+    "#);
+}

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
@@ -116,8 +117,20 @@ AbpPermissionManagement = "administration"
 
 [tenants]
 databases = "per-service"
-placement = "fewest-databases"
+placement = "pinned"
+servers = ["main", "second"]
+server = "second"
+weights = { second = 2 }
+drop_after = "30d"
+canary = ["acme"]
+verify_after = "1h"
 always_seed = true
+
+[rollouts]
+concurrency = 2
+canary = 0
+growth = 10
+max_failures = 0
 
 [migrations]
 lock_timeout = "500ms"
@@ -192,7 +205,7 @@ fn every_key_can_be_written() {
     }
     let notes: Vec<_> = unused.iter().map(ToString::to_string).collect();
     assert!(
-        notes.contains(&"pgfleet.toml:103:1: `backup.keep_days` has no effect in this version".into()),
+        notes.contains(&"pgfleet.toml:115:1: `backup.keep_days` has no effect in this version".into()),
         "{notes:#?}"
     );
     assert!(!notes.iter().any(|note| note.contains("uses") || note.contains("migrations.")), "{notes:#?}");
@@ -322,4 +335,46 @@ fn the_example_is_a_valid_manifest() {
     for service in &loaded.manifest.services {
         assert!(service.migrations.is_dir() && service.seeds.is_dir(), "{}", service.name);
     }
+}
+
+#[test]
+fn tenants_are_on_the_servers_of_their_services_unless_the_manifest_says_where() {
+    let servers = "[control]\nserver = \"a\"\n[servers.a]\n[servers.b]\n[servers.c]\n";
+    let services = "[services.x]\nserver = \"b\"\ntenants = \"own\"\nschema = \"x\"\n[services.y]\nserver = \"a\"\n\
+                    tenants = \"own\"\nschema = \"y\"\n[services.z]\nserver = \"c\"\n[services.w]\nserver = \"b\"\n\
+                    tenants = \"own\"\nschema = \"w\"\n";
+    let manifest = solution(&format!("{servers}{services}[migrations]\nconcurrency = 7\n")).load().manifest;
+    assert_eq!(manifest.tenants.servers, ["b", "a"]);
+    assert!(manifest.holds_tenants("a") && !manifest.holds_tenants("c"));
+    assert_eq!(manifest.tenants.placement, Placement::FewestDatabases);
+    assert_eq!(manifest.tenants.drop_after, Duration::from_hours(7 * 24));
+    assert_eq!(manifest.tenants.verify_after, Duration::from_hours(24));
+    assert_eq!(manifest.rollouts, Rollouts { concurrency: 7, canary: 1, growth: 4, max_failures: 5 });
+
+    let tenants = "[tenants]\nservers = [\"c\", \"a\"]\nplacement = \"weighted\"\nweights = { c = 3 }\n\
+                   drop_after = \"90d\"\ncanary = [\"acme\"]\n[rollouts]\nconcurrency = 2\nmax_failures = 0\n";
+    let case = solution(&format!("{servers}{services}{tenants}")).variable("PGFLEET_TENANTS__WEIGHTS__A", "0");
+    let loaded = case.load();
+    let tenants = &loaded.manifest.tenants;
+    assert_eq!(tenants.servers, ["c", "a"]);
+    assert_eq!(tenants.weights, BTreeMap::from([("c".to_owned(), 3), ("a".to_owned(), 0)]));
+    assert_eq!(tenants.drop_after, Duration::from_hours(90 * 24), "longer than a time-out of PostgreSQL may be");
+    assert_eq!(tenants.canary, ["acme"]);
+    assert_eq!(loaded.manifest.rollouts, Rollouts { concurrency: 2, canary: 1, growth: 4, max_failures: 0 });
+    assert!(loaded.unused.is_empty(), "{:?}", loaded.unused);
+}
+
+#[test]
+fn what_belongs_to_another_placement_is_said_to_have_no_effect() {
+    let text = "[services.x]\ntenants = \"own\"\n[tenants]\nserver = \"main\"\nweights.main = 2\n";
+    let notes: Vec<String> = solution(text).load().unused.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "pgfleet.toml:4:1: `tenants.server` has no effect without `placement = \"pinned\"`",
+            "pgfleet.toml:5:9: `tenants.weights.main` has no effect without `placement = \"weighted\"`",
+        ]
+    );
+    let notes = solution("[services.x]\n[tenants]\nservers = [\"main\"]\n").load().unused;
+    assert!(notes[0].to_string().contains("no effect without a service"), "{notes:?}");
 }
