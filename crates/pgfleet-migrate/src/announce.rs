@@ -161,6 +161,6 @@ pub(crate) fn is_due(rows: &[Vec<Row>]) -> bool {
 
 /// Reads the histories again, for announcing what a run applied.
 pub(crate) async fn rows(connection: &Connection, path: &SetPath) -> Result<Vec<Vec<Row>>, pgfleet_postgres::Error> {
-    let found = store::look_all(connection, path, false).await?;
+    let found = store::look_all(connection, path, None).await?;
     Ok(found.into_iter().map(|look| look.rows.unwrap_or_default()).collect())
 }

@@ -271,6 +271,9 @@ pub trait Seeder: Send + Sync + 'static {
     }
 
     /// The properties that it uses: it runs again when one of them changes.
+    ///
+    /// One that names `tenant`, or a property that a tenant has a value of its own for, is run for
+    /// that tenant also where the tenant has no database of its own.
     fn properties(&self) -> &[&str] {
         &[]
     }

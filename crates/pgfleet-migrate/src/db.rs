@@ -17,6 +17,7 @@ use crate::step_error::StepError;
 pub struct Db<'a> {
     connection: &'a Connection,
     target: &'a str,
+    tenant: Option<&'a str>,
     schema: Option<&'a str>,
     properties: &'a BTreeMap<String, String>,
     observer: &'a dyn Observer,
@@ -32,11 +33,12 @@ impl<'a> Db<'a> {
     pub(crate) fn new(
         connection: &'a Connection,
         target: &'a str,
+        tenant: Option<&'a str>,
         schema: Option<&'a str>,
         properties: &'a BTreeMap<String, String>,
         observer: &'a dyn Observer,
     ) -> Self {
-        Self { connection, target, schema, properties, observer }
+        Self { connection, target, tenant, schema, properties, observer }
     }
 
     /// Runs one statement with bound values and returns the number of rows it touched.
@@ -83,6 +85,14 @@ impl<'a> Db<'a> {
     /// Returns the target's name: `trip`, `trip/acme`.
     pub fn target(&self) -> &'a str {
         self.target
+    }
+
+    /// Returns the tenant under whose scope the step runs; none for the host.
+    ///
+    /// A seeder that asks for it names `tenant` among its [`properties`](crate::code::Seeder::properties): only so is
+    /// it run for each tenant that has no database of its own.
+    pub fn tenant(&self) -> Option<&'a str> {
+        self.tenant
     }
 
     /// Returns the schema that unqualified names go to, where one was chosen.

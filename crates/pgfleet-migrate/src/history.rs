@@ -46,6 +46,15 @@ impl HistoryTable {
         quote_qualified(SCHEMA, &pgfleet_postgres::name::short_name(&self.set, "_seeds"))
     }
 
+    /// Returns the quoted name of the table that records this set's seeds for each tenant that has no
+    /// database of its own.
+    ///
+    /// A table of its own: what ran for the host is looked up without the rows of all tenants, and
+    /// an older program beside this one knows `_seeds` as it is.
+    pub(crate) fn seeds_by_tenant_quoted(&self) -> String {
+        quote_qualified(SCHEMA, &pgfleet_postgres::name::short_name(&self.set, "_seeds_by_tenant"))
+    }
+
     /// Returns the quoted name of the table that keeps where this set's backfills stand.
     pub(crate) fn backfills_quoted(&self) -> String {
         quote_qualified(SCHEMA, &pgfleet_postgres::name::short_name(&self.set, "_backfills"))
@@ -114,6 +123,26 @@ impl HistoryTable {
                 took_ms     double precision
              );",
             self.seeds_quoted()
+        )
+    }
+
+    /// Returns the statement that makes the record of seeds by tenant.
+    pub(crate) fn create_seeds_by_tenant_sql(&self) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} (
+                tenant      text NOT NULL,
+                name        text NOT NULL,
+                checksum    text NOT NULL,
+                applied_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+                applied_by  text NOT NULL DEFAULT session_user,
+                os_user     text,
+                host        text,
+                tool        text,
+                run         uuid,
+                took_ms     double precision,
+                PRIMARY KEY (tenant, name)
+             );",
+            self.seeds_by_tenant_quoted()
         )
     }
 
@@ -351,16 +380,27 @@ impl HistoryTable {
 
     /// Returns the statements that forget a reverted migration and keep the deed in `attempts`.
     ///
-    /// Three statements in the down's own transaction: the history says what is, `attempts` what was
+    /// Four statements in the down's own transaction: the history says what is, `attempts` what was
     /// done, and the seeds run again, since what they wrote may be gone with a table.
     pub(crate) fn revert_sql(&self, version: &str, description: &str, who: &Who, run: &str) -> String {
         format!(
-            "DELETE FROM {} WHERE version = {}; DELETE FROM {}; {}",
+            "DELETE FROM {} WHERE version = {}; DELETE FROM {}; {}; {}",
             self.quoted(),
             quote_literal(version),
             self.seeds_quoted(),
+            self.forget_seeds_by_tenant_sql(),
             self.deed_sql("revert", version, description, "", who, run),
         )
+    }
+
+    /// Returns the statement that forgets what ran for tenants; most databases have no record of it.
+    fn forget_seeds_by_tenant_sql(&self) -> String {
+        let table = self.seeds_by_tenant_quoted();
+        let delete = format!(
+            "BEGIN IF pg_catalog.to_regclass({}) IS NOT NULL THEN DELETE FROM {table}; END IF; END",
+            quote_literal(&table)
+        );
+        format!("DO {}", quote_literal(&delete))
     }
 
     /// Returns the statement that forgets that a file without a transaction stopped in the middle.
@@ -434,15 +474,19 @@ impl HistoryTable {
         )
     }
 
-    /// Returns the statement that records a seed.
-    pub(crate) fn seed_sql(&self, name: &str, checksum: &str, who: &Who, run: &str) -> String {
+    /// Returns the statement that records a seed; `guest` is the tenant for which it ran in the host's
+    /// database.
+    pub(crate) fn seed_sql(&self, name: &str, checksum: &str, guest: Option<&str>, who: &Who, run: &str) -> String {
+        let (table, key, tenant) = match guest {
+            None => (self.seeds_quoted(), "name", String::new()),
+            Some(guest) => (self.seeds_by_tenant_quoted(), "tenant, name", format!("{}, ", quote_literal(guest))),
+        };
         format!(
-            "INSERT INTO {} (name, checksum, applied_at, os_user, host, tool, run, took_ms) \
-             VALUES ({}, {}, pg_catalog.clock_timestamp(), {}, {TOOK_MS}) \
-             ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at, \
+            "INSERT INTO {table} ({key}, checksum, applied_at, os_user, host, tool, run, took_ms) \
+             VALUES ({tenant}{}, {}, pg_catalog.clock_timestamp(), {}, {TOOK_MS}) \
+             ON CONFLICT ({key}) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at, \
              applied_by = session_user, os_user = excluded.os_user, host = excluded.host, tool = excluded.tool, \
              run = excluded.run, took_ms = excluded.took_ms",
-            self.seeds_quoted(),
             quote_literal(name),
             quote_literal(checksum),
             provenance(who, run),

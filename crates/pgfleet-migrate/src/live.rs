@@ -44,7 +44,7 @@ impl Work<'_> {
 
     fn db<'b>(&'b self, unit: &'b Unit<'_>) -> Db<'b> {
         let schema = unit.schema.or(self.schema);
-        Db::new(self.connection, self.target, schema, unit.properties, self.observer)
+        Db::new(self.connection, self.target, self.tenant, schema, unit.properties, self.observer)
     }
 
     /// Does batches until none is left, each committed with the place where the next one goes on.

@@ -3,6 +3,9 @@
 //! The order is that of the sets, and in each set that of the versions, except where a file says
 //! `requires set@version`: then what is required comes first.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use pgfleet_sql::annotation::Requirement;
 use pgfleet_sql::version::Version;
 
@@ -10,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::history::Row;
 use crate::options::Options;
 use crate::plan::{Plan, Step};
+use crate::seed::TENANT;
 use crate::set::{Set, place};
 
 /// A service's sets: those of its modules in their order, then its own.
@@ -68,6 +72,36 @@ impl SetPath {
     /// Returns the sets for changing their seeds, schemas or placeholders.
     pub fn sets_mut(&mut self) -> &mut [Set] {
         &mut self.sets
+    }
+
+    /// Returns a copy in which a tenant's own values are laid over the properties of the seeds.
+    ///
+    /// The copy shares the texts. What uses one of these properties depends on the tenant from here
+    /// on: it is what runs for a tenant that has no database of its own.
+    #[must_use]
+    pub fn with_properties(&self, values: &BTreeMap<String, String>) -> Self {
+        self.laid_over(values, |_| true)
+    }
+
+    /// Returns a copy with values laid over the properties; `own` says which are the tenant's own.
+    pub(crate) fn laid_over(&self, values: &BTreeMap<String, String>, own: impl Fn(&str) -> bool) -> Self {
+        let mut path = self.clone();
+        for set in &mut path.sets {
+            set.seeds.lay_over(values, &own);
+        }
+        path
+    }
+
+    /// Binds the property that says for which tenant a run is.
+    pub(crate) fn bound_to(&self, tenant: Option<&str>) -> Cow<'_, Self> {
+        let tenant = tenant.unwrap_or_default();
+        let is_bound = |set: &Set| {
+            set.seeds.files.is_empty() || set.seeds.properties.get(TENANT).is_some_and(|bound| bound == tenant)
+        };
+        if self.sets.iter().all(is_bound) {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(self.laid_over(&BTreeMap::from([(TENANT.to_owned(), tenant.to_owned())]), |_| false))
     }
 
     /// Returns the service's own set.

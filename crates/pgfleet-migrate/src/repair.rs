@@ -115,10 +115,10 @@ pub async fn repair(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Repaired, Error> {
+    target.refuse_shared(action.word())?;
     let began = Instant::now();
-    let looking = Options { look_only: true, ..options.clone() };
     let name = set.find(version).map_or_else(|| version.to_string(), MigrationFile::label);
-    let Opened::Connected { connection, .. } = open(target, &looking, observer).await? else {
+    let Opened::Connected { connection, .. } = open(target, action.word(), false, options, observer).await? else {
         return Err(
             Error::new(ErrorKind::Findings, action.sentence(&name, &target.name)).cause("the database does not exist")
         );
@@ -154,7 +154,7 @@ impl Mending<'_> {
             debug_assert!(held.is_none(), "nothing settles a repair but the lock");
         }
         let history = &self.set.history;
-        let rows = store::look(self.connection, history, false).await.map_err(|error| self.failed(error))?.rows;
+        let rows = store::look(self.connection, history, None).await.map_err(|error| self.failed(error))?.rows;
         let has_history = rows.is_some();
         if !has_history {
             refuse_other_history(self.connection, self.target, self.set, self.action.word()).await?;
@@ -220,6 +220,7 @@ impl Mending<'_> {
             let work = Work {
                 connection: self.connection,
                 target: &self.target.name,
+                tenant: self.target.tenant.as_deref(),
                 schema: self.target.schema.as_deref(),
                 options: self.options,
                 run,
@@ -238,6 +239,7 @@ impl Mending<'_> {
         let work = Work {
             connection: self.connection,
             target: &self.target.name,
+            tenant: self.target.tenant.as_deref(),
             schema: self.target.schema.as_deref(),
             options: self.options,
             run: &run,

@@ -46,6 +46,7 @@ pub async fn revert(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
+    target.refuse_shared("revert")?;
     retrying(target, options, observer, || once(target, path, goal, options, observer)).await
 }
 
@@ -57,8 +58,7 @@ async fn once(
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
     let began = Instant::now();
-    let looking = Options { look_only: true, ..options.clone() };
-    let Opened::Connected { connection, .. } = open(target, &looking, observer).await? else {
+    let Opened::Connected { connection, .. } = open(target, "revert", false, options, observer).await? else {
         return Err(Error::new(ErrorKind::Findings, format!("cannot revert {}", target.name))
             .cause("the database does not exist"));
     };
@@ -83,7 +83,7 @@ async fn with(
         let held = crate::lock::acquire(connection, target, options, observer, || async { Ok(None::<()>) }).await?;
         debug_assert!(held.is_none(), "nothing settles a revert but the lock");
     }
-    let rows = store::look(connection, &set.history, false).await.map_err(failed)?.rows.unwrap_or_default();
+    let rows = store::look(connection, &set.history, None).await.map_err(failed)?.rows.unwrap_or_default();
     let (chosen, stays) = choose(&rows, set.layout, goal, target)?;
     refuse_required(connection, target, path, set, &chosen).await?;
     let mut scripts = Vec::with_capacity(chosen.len());
@@ -141,8 +141,8 @@ async fn with(
         // A history of the user's choice may be older than the tables beside it.
         store::ensure(connection, &set.history, store::Beside::REPAIR).await.map_err(failed)?;
         observer.event(&target.name, &Event::Planned { steps: units.len() });
-        let schema = target.schema.as_deref();
-        let work = Work { connection, target: &target.name, schema, options, run: &run, observer };
+        let (tenant, schema) = (target.tenant.as_deref(), target.schema.as_deref());
+        let work = Work { connection, target: &target.name, tenant, schema, options, run: &run, observer };
         work.apply(&units).await?;
         report.applied = labels;
     }
@@ -173,7 +173,7 @@ async fn refuse_required(
         if requiring.is_empty() {
             continue;
         }
-        let rows = store::look(connection, &other.history, false).await.map_err(failed)?.rows.unwrap_or_default();
+        let rows = store::look(connection, &other.history, None).await.map_err(failed)?.rows.unwrap_or_default();
         for (migration, row) in requiring {
             if rows.iter().any(|applied| applied.parsed(other.layout).as_ref() == Some(&migration.version)) {
                 return Err(Error::new(ErrorKind::Findings, Action::Revert.sentence(&label(row), &target.name))
@@ -248,7 +248,7 @@ pub(crate) fn down_unit<'a>(
         target: &target.name,
     })?;
     unit.record = set.history.revert_sql(&row.version, &row.description, &options.who, run);
-    unit.record_statements = 3;
+    unit.record_statements = 4;
     Ok(unit)
 }
 

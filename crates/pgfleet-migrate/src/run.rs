@@ -43,8 +43,62 @@ pub async fn migrate(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
-    let run = Run { target, path, options, observer, id: uuid::Uuid::now_v7().to_string() };
+    target.refuse_shared(Verb::Migrate.word())?;
+    go(Verb::Migrate, target, path, options, observer).await
+}
+
+/// Seeds one target where no migration is pending; nothing else of it is changed.
+///
+/// Goes the way of [`migrate`], under the same lock, and never makes the database. In a database
+/// that a tenant shares with the host ([`Target::shared`]) those seeds run that depend on the tenant
+/// (that use `tenant`, or a property of [`SetPath::with_properties`]), and their record is the
+/// tenant's; the others are the host's.
+///
+/// # Errors
+///
+/// [`ErrorKind::Findings`] when a migration is pending or the database does not exist; else as
+/// [`migrate`].
+///
+/// # Cancel safety
+///
+/// As [`migrate`].
+pub async fn seed(
+    target: &Target,
+    path: &SetPath,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Report, Error> {
+    // Seeds need the newest schema, whatever is enough for somebody else.
+    let options = Options { to: None, enough: None, ..options.clone() };
+    go(Verb::Seed, target, path, &options, observer).await
+}
+
+async fn go(
+    verb: Verb,
+    target: &Target,
+    path: &SetPath,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Report, Error> {
+    let path = &*path.bound_to(target.tenant.as_deref());
+    let run = Run { verb, target, path, options, observer, id: uuid::Uuid::now_v7().to_string() };
     retrying(target, options, observer, || run.once()).await
+}
+
+/// What a run is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Migrate,
+    Seed,
+}
+
+impl Verb {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Migrate => "migrate",
+            Self::Seed => "seed",
+        }
+    }
 }
 
 /// Repeats a whole piece of work by the three-tries rule.
@@ -88,6 +142,7 @@ fn never_reached(error: &Error) -> bool {
 }
 
 struct Run<'a> {
+    verb: Verb,
     target: &'a Target,
     path: &'a SetPath,
     options: &'a Options,
@@ -114,8 +169,15 @@ impl Looked {
 impl Run<'_> {
     async fn once(&self) -> Result<Report, Error> {
         let began = Instant::now();
-        let (connection, created) = match open(self.target, self.options, self.observer).await? {
+        let make = self.verb == Verb::Migrate && !self.options.look_only && !self.options.dry_run;
+        let (connection, created) = match open(self.target, self.verb.word(), make, self.options, self.observer).await?
+        {
             Opened::Connected { connection, created } => (connection, created),
+            Opened::Missing if self.verb == Verb::Seed && !self.options.look_only => {
+                return Err(Error::new(ErrorKind::Findings, format!("cannot seed {}", self.target.name))
+                    .cause("the database does not exist")
+                    .hinted("pgfleet migrate makes it and seeds"));
+            }
             Opened::Missing => {
                 let mut looked = self.looked(vec![store::Look::default(); self.path.sets().len()]);
                 if self.options.dry_run {
@@ -142,18 +204,17 @@ impl Run<'_> {
         self.check(connection, &mut looked).await?;
         if looked.is_empty() {
             let mut report = self.report(Outcome::UpToDate, &looked, created, began);
-            if self.options.announcer.is_some() && crate::announce::is_due(&looked.rows) {
+            if self.has_to_announce(&looked.rows) {
                 // Another run may still be about to put them on disk.
                 self.flush(connection).await?;
-                self.announce(connection, &looked.rows, None, &mut report).await;
+                self.announce(connection, &looked.rows, &mut report).await;
             }
             return Ok(report);
         }
         // Files are checked before the lock is asked for: a typing error must not make others wait.
         let units = self.units(&looked, &[])?;
         if let Some(finished) = self.lock(connection).await? {
-            self.flush(connection).await?;
-            return Ok(self.report(Outcome::DoneByAnother, &finished, created, began));
+            return self.done_by_another(connection, &finished, created, began).await;
         }
         let result = self.locked(connection, created, began, (looked, units)).await;
         // Freed at once for those who poll; if this fails, closing the connection frees it.
@@ -203,8 +264,7 @@ impl Run<'_> {
         let mut looked = self.look(connection).await?;
         self.check(connection, &mut looked).await?;
         if looked.is_empty() {
-            self.flush(connection).await?;
-            return Ok(self.report(Outcome::DoneByAnother, &looked, created, began));
+            return self.done_by_another(connection, &looked, created, began).await;
         }
         self.make_room(connection, &looked).await?;
         let interrupted = self.interrupted(connection, &looked).await?;
@@ -215,6 +275,7 @@ impl Run<'_> {
         let work = Work {
             connection,
             target: &self.target.name,
+            tenant: self.target.tenant.as_deref(),
             schema: self.target.schema.as_deref(),
             options: self.options,
             run: &self.id,
@@ -234,9 +295,8 @@ impl Run<'_> {
             }
         }
         if self.options.announcer.is_some() {
-            let forced = self.options.always_seed.then_some(self.id.as_str());
             match crate::announce::rows(connection, self.path).await {
-                Ok(rows) => self.announce(connection, &rows, forced, &mut report).await,
+                Ok(rows) => self.announce(connection, &rows, &mut report).await,
                 Err(error) => report.notes.push(format!("the run is not announced yet: {error}")),
             }
         }
@@ -247,7 +307,7 @@ impl Run<'_> {
     /// Makes the schemas and tables that the run writes to.
     async fn make_room(&self, connection: &Connection, looked: &Looked) -> Result<(), Error> {
         if !looked.has_history[self.path.sets().len() - 1] {
-            refuse_other_history(connection, self.target, self.path.own(), "migrate").await?;
+            refuse_other_history(connection, self.target, self.path.own(), self.verb.word()).await?;
         }
         for (at, set) in self.path.sets().iter().enumerate() {
             let seeds = looked.seeds.iter().any(|(of, _)| *of == at);
@@ -263,16 +323,21 @@ impl Run<'_> {
             }
             let attempts = any_without_transaction(set, &looked.plan.plans[at].steps);
             let backfills = any_backfill(set, &looked.plan.plans[at].steps);
-            store::ensure(connection, &set.history, store::Beside { seeds, attempts, backfills }).await.map_err(
-                |error| Error::connection(format!("cannot make the history in {}", self.target.name), error),
-            )?;
+            let shared = self.target.guest().is_some();
+            let beside =
+                store::Beside { seeds: seeds && !shared, seeds_by_tenant: seeds && shared, attempts, backfills };
+            store::ensure(connection, &set.history, beside).await.map_err(|error| {
+                Error::connection(format!("cannot make the history in {}", self.target.name), error)
+            })?;
         }
         Ok(())
     }
 
     async fn look(&self, connection: &Connection) -> Result<Looked, Error> {
         let failed = |error| Error::connection(format!("cannot read the history of {}", self.target.name), error);
-        let looks = store::look_all(connection, self.path, !self.options.always_seed).await.map_err(failed)?;
+        let record = self.target.guest().map_or(store::Record::Whole, store::Record::Guest);
+        let record = (!self.options.always_seed).then_some(record);
+        let looks = store::look_all(connection, self.path, record).await.map_err(failed)?;
         Ok(self.looked(looks))
     }
 
@@ -288,7 +353,7 @@ impl Run<'_> {
             let chosen = self.options.set.as_ref().is_none_or(|chosen| *chosen == set.name);
             // Seeds need the schema of the newest version: a run that stops below it runs none.
             if chosen && self.options.to.is_none() {
-                let pending = set.seeds.pending(&look.seeds, self.options.always_seed);
+                let pending = set.seeds.pending(&look.seeds, self.options.always_seed, self.target.guest().is_some());
                 seeds.extend(pending.into_iter().map(|seed| (at, seed)));
             }
         }
@@ -298,7 +363,8 @@ impl Run<'_> {
 
     /// Applies the user's choices to what was found, and brings it into its order.
     fn check_plans(&self, looked: &mut Looked) -> Result<(), Error> {
-        self.path.chosen(self.options.set.as_deref(), &format!("cannot migrate {}", self.target.name))?;
+        let sentence = format!("cannot {} {}", self.verb.word(), self.target.name);
+        self.path.chosen(self.options.set.as_deref(), &sentence)?;
         for (at, set) in self.path.sets().iter().enumerate() {
             let bounded = self.options.set.as_ref().map_or(at + 1 == self.path.sets().len(), |name| *name == set.name);
             if bounded || self.options.to.is_none() {
@@ -308,7 +374,19 @@ impl Run<'_> {
                 looked.plan.plans[at].check(set, &self.target.name, &unbounded)?;
             }
         }
-        looked.plan.put_in_order(self.path, &looked.rows, &self.target.name)
+        looked.plan.put_in_order(self.path, &looked.rows, &self.target.name)?;
+        if self.verb == Verb::Seed && !looked.plan.is_empty() {
+            let pending = looked.plan.pending(self.path);
+            let count = match pending.as_slice() {
+                [one] => format!("the migration {one} is pending"),
+                [first, ..] => format!("{} migrations are pending, {first} first", pending.len()),
+                [] => "a migration is pending".to_owned(),
+            };
+            return Err(Error::new(ErrorKind::Findings, sentence)
+                .cause(count)
+                .hinted("pgfleet migrate applies them and seeds"));
+        }
+        Ok(())
     }
 
     /// Applies the user's choices to what was found, and shows what was edited.
@@ -376,7 +454,8 @@ impl Run<'_> {
                 lock_timeout: self.options.lock_timeout,
                 target: &self.target.name,
             })?;
-            unit.record = set.history.seed_sql(&seed.name, &seed.checksum, &self.options.who, &self.id);
+            let guest = self.target.guest();
+            unit.record = set.history.seed_sql(&seed.name, &seed.checksum, guest, &self.options.who, &self.id);
             units.push(unit);
         }
         Ok(units)
@@ -473,13 +552,44 @@ impl Run<'_> {
         if self.options.durability == Durability::Each {
             return Ok(());
         }
-        let failed = |error| Error::connection(format!("cannot migrate {}", self.target.name), error);
+        let failed = |error| Error::connection(format!("cannot {} {}", self.verb.word(), self.target.name), error);
         store::flush(connection).await.map_err(failed)
     }
 
+    /// Ends a run whose work another did while it waited.
+    async fn done_by_another(
+        &self,
+        connection: &Connection,
+        looked: &Looked,
+        created: bool,
+        began: Instant,
+    ) -> Result<Report, Error> {
+        self.flush(connection).await?;
+        let mut report = self.report(Outcome::DoneByAnother, looked, created, began);
+        // The other one announces what it did.
+        if self.forced().is_some() {
+            self.announce(connection, &[], &mut report).await;
+        }
+        Ok(report)
+    }
+
+    /// The run's id, when it is announced whatever it did.
+    fn forced(&self) -> Option<&str> {
+        self.options.always_seed.then_some(self.id.as_str())
+    }
+
+    /// Whether there is something to tell where a look found nothing to do.
+    fn has_to_announce(&self, rows: &[Vec<Row>]) -> bool {
+        let left = self.target.guest().is_none() && crate::announce::is_due(rows);
+        self.options.announcer.is_some() && (left || self.forced().is_some())
+    }
+
     /// Tells what is on disk to whom it concerns; failing to is no failure of the run.
-    async fn announce(&self, connection: &Connection, rows: &[Vec<Row>], forced: Option<&str>, report: &mut Report) {
+    async fn announce(&self, connection: &Connection, rows: &[Vec<Row>], report: &mut Report) {
         let Some(announcer) = &self.options.announcer else { return };
+        // What was applied to a database that tenants share is the host's to tell.
+        let rows = if self.target.guest().is_some() { &[] } else { rows };
+        let forced = self.forced();
         if let Err(error) =
             crate::announce::announce(announcer, connection, &self.target.name, self.path, rows, forced).await
         {
@@ -648,8 +758,17 @@ pub(crate) enum Opened {
     Missing,
 }
 
-/// Connects; waits for the server and creates the database when the options allow it.
-pub(crate) async fn open(target: &Target, options: &Options, observer: &dyn Observer) -> Result<Opened, Error> {
+/// Connects; waits for the server as the options say.
+///
+/// `verb` is what cannot be done when it fails; `make` is whether a missing database is made.
+pub(crate) async fn open(
+    target: &Target,
+    verb: &str,
+    make: bool,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Opened, Error> {
+    let sentence = || format!("cannot {verb} {}", target.name);
     let purpose = target.purpose(options);
     let mut created = false;
     let mut tried_to_create = false;
@@ -667,15 +786,15 @@ pub(crate) async fn open(target: &Target, options: &Options, observer: &dyn Obse
             Err(error) => error,
         };
         if error.kind() == PgErrorKind::DatabaseMissing {
-            if options.look_only || options.dry_run {
+            if !make {
                 return Ok(Opened::Missing);
             }
             let Some(admin) = &target.admin else {
-                return Err(Error::connection(format!("cannot migrate {}", target.name), error)
+                return Err(Error::connection(sentence(), error)
                     .hinted("the database does not exist: `pgfleet provision` makes it"));
             };
             if tried_to_create {
-                return Err(Error::connection(format!("cannot migrate {}", target.name), error));
+                return Err(Error::connection(sentence(), error));
             }
             tried_to_create = true;
             created = create_database(admin, target).await?;
@@ -685,7 +804,7 @@ pub(crate) async fn open(target: &Target, options: &Options, observer: &dyn Obse
             continue;
         }
         if !error.is_unreachable() || attempt >= options.wait_attempts {
-            return Err(Error::connection(format!("cannot migrate {}", target.name), error));
+            return Err(Error::connection(sentence(), error));
         }
         let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         observer.event(&target.name, &Event::Waiting { attempt, attempts: options.wait_attempts, reason });

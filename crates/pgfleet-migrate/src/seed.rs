@@ -3,10 +3,15 @@
 //! A seed runs in a transaction with its record, and again when its text or a property that it
 //! uses changed; it states its own intent (`insert … on conflict do nothing`), so that running it
 //! again changes nothing it should not.
+//!
+//! Each run binds the property `tenant`: the tenant's name, or the empty text for the host. Where a
+//! tenant has no database of its own, those seeds run for it in the host's database that depend on
+//! the tenant: that use `tenant`, or another property that the tenant has a value of its own for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use pgfleet_sql::checksum;
 use pgfleet_sql::layout::Script;
@@ -15,6 +20,9 @@ use pgfleet_sql::placeholder::{self, Style};
 use crate::code::{Code, Seeder, code_text};
 use crate::error::{Error, ErrorKind};
 
+/// The property that says for which tenant a run is; empty for the host.
+pub const TENANT: &str = "tenant";
+
 /// The seeds of one service, with the properties they may use.
 #[derive(Clone, Default)]
 pub struct Seeds {
@@ -22,6 +30,8 @@ pub struct Seeds {
     pub files: Vec<SeedFile>,
     /// Values for `:'name'`; may hold what must not be shown.
     pub properties: BTreeMap<String, String>,
+    /// Those of the properties that a tenant has a value of its own for.
+    own: BTreeSet<String>,
 }
 
 /// One seed file.
@@ -30,13 +40,54 @@ pub struct SeedFile {
     /// The file's name without `.sql`; its identity in the record.
     pub name: String,
     /// The text.
-    pub script: Script,
+    pub script: Arc<Script>,
     /// Changes when the text or a property it uses changes.
     pub checksum: String,
     /// What runs instead of the text, for a seeder in Rust.
     pub code: Option<Code>,
-    /// The properties that a seeder in Rust says it uses.
+    /// The properties that it uses; those that it says, for a seeder in Rust.
     pub properties: Vec<String>,
+    /// The text's own checksum.
+    text_checksum: String,
+}
+
+impl SeedFile {
+    fn new(
+        name: &str,
+        script: Script,
+        code: Option<Code>,
+        used: Vec<String>,
+        values: &BTreeMap<String, String>,
+    ) -> Self {
+        let text_checksum = checksum::checksum(&script.text);
+        let mut file = Self {
+            name: name.to_owned(),
+            script: Arc::new(script),
+            checksum: String::new(),
+            code,
+            properties: used,
+            text_checksum,
+        };
+        file.bind(values);
+        file
+    }
+
+    /// A file of SQL, which uses the properties that it names.
+    fn of_sql(name: &str, script: Script, values: &BTreeMap<String, String>) -> Self {
+        let used = placeholder::names(&script.text, Style::Psql);
+        Self::new(name, script, None, used, values)
+    }
+
+    /// Makes the checksum with these values.
+    fn bind(&mut self, values: &BTreeMap<String, String>) {
+        let mut all = self.text_checksum.clone();
+        for name in &self.properties {
+            if let Some(value) = values.get(name) {
+                all.push_str(&format!("\n{name}={}", checksum::raw_hash(value.as_bytes())));
+            }
+        }
+        self.checksum = format!("v1:{}", checksum::raw_hash(all.as_bytes()));
+    }
 }
 
 impl fmt::Debug for Seeds {
@@ -61,7 +112,7 @@ impl Seeds {
         let entries = match std::fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self { files: Vec::new(), properties });
+                return Ok(Self { properties, ..Self::default() });
             }
             Err(error) => return Err(unreadable(folder, error.to_string())),
         };
@@ -72,11 +123,10 @@ impl Seeds {
             let Some(stem) = name.strip_suffix(".sql").filter(|stem| !stem.starts_with('.')) else { continue };
             let script =
                 Script::read(&path).map_err(|error| unreadable(folder, error.to_string()).hinted(error.hint()))?;
-            let checksum = seed_checksum(&script.text, &properties);
-            files.push(SeedFile { name: stem.to_owned(), script, checksum, code: None, properties: Vec::new() });
+            files.push(SeedFile::of_sql(stem, script, &properties));
         }
         files.sort_by_key(|file: &SeedFile| order(&file.name));
-        Ok(Self { files, properties })
+        Ok(Self { files, properties, own: BTreeSet::new() })
     }
 
     /// Makes seeds of files that are in memory: names below `folder`, with `.sql`, and texts.
@@ -89,18 +139,11 @@ impl Seeds {
             .into_iter()
             .map(|(name, text)| {
                 let script = Script::from_text(folder.join(name), text.to_owned());
-                let checksum = seed_checksum(text, &properties);
-                SeedFile {
-                    name: name.trim_end_matches(".sql").to_owned(),
-                    script,
-                    checksum,
-                    code: None,
-                    properties: Vec::new(),
-                }
+                SeedFile::of_sql(name.trim_end_matches(".sql"), script, &properties)
             })
             .collect();
         files.sort_by_key(|file: &SeedFile| order(&file.name));
-        Self { files, properties }
+        Self { files, properties, own: BTreeSet::new() }
     }
 
     /// Puts a seeder among the files, by its name.
@@ -125,18 +168,42 @@ impl Seeds {
                 .cause("there is a seed of this name already"));
         }
         let script = Script::from_text(format!("{name} (Rust)"), code_text("seeder", name, code.revision()));
-        let checksum = checksum_with(&script.text, used.iter().map(String::as_str), &self.properties);
-        let file = SeedFile { name: name.to_owned(), script, checksum, code: Some(code), properties: used.to_vec() };
+        let file = SeedFile::new(name, script, Some(code), used.to_vec(), &self.properties);
         let at = self.files.partition_point(|other| order(&other.name) < order(name));
         self.files.insert(at, file);
         Ok(())
     }
 
-    /// Returns the indexes of the seeds that must run, given what ran.
-    pub(crate) fn pending(&self, ran: &[(String, String)], always: bool) -> Vec<usize> {
+    /// Lays values over the properties; those that are a tenant's own count so from here on.
+    pub(crate) fn lay_over(&mut self, values: &BTreeMap<String, String>, own: impl Fn(&str) -> bool) {
+        self.own.extend(values.keys().filter(|name| own(name)).cloned());
+        self.properties.extend(values.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for file in &mut self.files {
+            if file.properties.iter().any(|name| values.contains_key(name)) {
+                file.bind(&self.properties);
+            }
+        }
+    }
+
+    /// Returns the names of the properties that a tenant has a value of its own for.
+    pub(crate) fn own(&self) -> &BTreeSet<String> {
+        &self.own
+    }
+
+    /// Returns whether one of them depends on the tenant.
+    fn is_of_tenant(&self, file: &SeedFile) -> bool {
+        file.properties.iter().any(|name| name == TENANT || self.own.contains(name))
+    }
+
+    /// Returns the indexes of the seeds that must run, given what ran; for a guest only of those
+    /// that depend on the tenant.
+    pub(crate) fn pending(&self, ran: &[(String, String)], always: bool, guest: bool) -> Vec<usize> {
         (0..self.files.len())
             .filter(|index| {
                 let file = &self.files[*index];
+                if guest && !self.is_of_tenant(file) {
+                    return false;
+                }
                 always || !ran.iter().any(|(name, checksum)| *name == file.name && *checksum == file.checksum)
             })
             .collect()
@@ -149,21 +216,6 @@ fn order(name: &str) -> (usize, String, String) {
     let number = digits.trim_start_matches('0').to_owned();
     let weight = if digits.is_empty() { usize::MAX } else { number.len() };
     (weight, number, name.to_owned())
-}
-
-fn seed_checksum(text: &str, properties: &BTreeMap<String, String>) -> String {
-    let names = placeholder::names(text, Style::Psql);
-    checksum_with(text, names.iter().map(AsRef::as_ref), properties)
-}
-
-fn checksum_with<'a>(text: &str, used: impl Iterator<Item = &'a str>, properties: &BTreeMap<String, String>) -> String {
-    let mut all = checksum::checksum(text);
-    for name in used {
-        if let Some(value) = properties.get(name) {
-            all.push_str(&format!("\n{name}={}", checksum::raw_hash(value.as_bytes())));
-        }
-    }
-    format!("v1:{}", checksum::raw_hash(all.as_bytes()))
 }
 
 #[cfg(test)]
@@ -184,9 +236,19 @@ mod tests {
     #[test]
     fn a_property_counts_only_where_it_is_used() {
         let with = |value: &str| BTreeMap::from([("admin_email".to_owned(), value.to_owned())]);
-        let (uses, plain) = ("insert into t values (:'admin_email');", "insert into t values (1);");
-        assert_ne!(seed_checksum(uses, &with("a")), seed_checksum(uses, &with("b")));
-        assert_eq!(seed_checksum(plain, &with("a")), seed_checksum(plain, &with("b")));
+        let texts =
+            [("1_uses.sql", "insert into t values (:'admin_email');"), ("2_plain.sql", "insert into t values (1);")];
+        let seeds = |value: &str| Seeds::from_files(Path::new("seeds"), texts, with(value));
+        let sums = |seeds: &Seeds| seeds.files.iter().map(|file| file.checksum.clone()).collect::<Vec<_>>();
+        let (a, b) = (sums(&seeds("a")), sums(&seeds("b")));
+        assert_ne!(a[0], b[0]);
+        assert_eq!(a[1], b[1]);
+        // Laid over they are as if they had been given.
+        let mut laid_over = seeds("a");
+        laid_over.lay_over(&with("b"), |_| true);
+        assert_eq!(sums(&laid_over), b);
+        assert_eq!(laid_over.pending(&[], true, true), [0]);
+        assert_eq!(seeds("a").pending(&[], true, true), [0; 0]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pgfleet_sql::layout::{Folder, Layout, MigrationFile, Repeatable, Script};
 use pgfleet_sql::placeholder::Style;
@@ -25,10 +26,10 @@ pub struct Set {
     pub folder: PathBuf,
     /// How the files are laid out.
     pub layout: Layout,
-    /// The versioned migrations, in order.
-    pub migrations: Vec<MigrationFile>,
+    /// The versioned migrations, in order; shared by the copies of a set, of which each tenant has one.
+    pub migrations: Arc<Vec<MigrationFile>>,
     /// Those applied again whenever they change, in order.
-    pub repeatables: Vec<Repeatable>,
+    pub repeatables: Arc<Vec<Repeatable>>,
     /// Those of the migrations that are code: their files hold a name instead of SQL.
     pub code: BTreeMap<Version, Code>,
     /// Those of the migrations that were recorded by Rust and have no file.
@@ -65,8 +66,8 @@ impl Set {
             named: true,
             folder: folder.to_owned(),
             layout,
-            migrations,
-            repeatables,
+            migrations: Arc::new(migrations),
+            repeatables: Arc::new(repeatables),
             code: BTreeMap::new(),
             recorded: BTreeSet::new(),
             seeds: Seeds::default(),
@@ -85,8 +86,8 @@ impl Set {
             named: true,
             folder: PathBuf::new(),
             layout: Layout::Pgfleet,
-            migrations,
-            repeatables: Vec::new(),
+            migrations: Arc::new(migrations),
+            repeatables: Arc::default(),
             code: BTreeMap::new(),
             recorded: BTreeSet::new(),
             seeds: Seeds::default(),
@@ -113,7 +114,7 @@ impl Set {
         let mut set = Self::from_migrations(name, migrations);
         folder.clone_into(&mut set.folder);
         set.layout = layout;
-        set.repeatables = repeatables;
+        set.repeatables = Arc::new(repeatables);
         set.notes = notes;
         Ok(set)
     }
@@ -162,7 +163,7 @@ impl Set {
                         self.recorded.insert(file.version.clone());
                     }
                 }
-                self.migrations.insert(at, file);
+                Arc::make_mut(&mut self.migrations).insert(at, file);
                 Ok(())
             }
         }

@@ -19,27 +19,41 @@ pub(crate) struct Look {
     pub(crate) seeds: Vec<(String, String)>,
 }
 
+/// Which record of seeds is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Record<'a> {
+    /// That of the database.
+    Whole,
+    /// That of a tenant among others.
+    Guest(&'a str),
+}
+
 /// Reads the histories and seeds of a path: one message for each set, sent together.
 pub(crate) async fn look_all(
     connection: &Connection,
     path: &crate::path::SetPath,
-    with_seeds: bool,
+    seeds: Option<Record<'_>>,
 ) -> Result<Vec<Look>, Error> {
-    let looks = path.sets().iter().map(|set| look(connection, &set.history, with_seeds && !set.seeds.files.is_empty()));
+    let looks =
+        path.sets().iter().map(|set| look(connection, &set.history, seeds.filter(|_| !set.seeds.files.is_empty())));
     futures_util::future::try_join_all(looks).await
 }
 
 /// Reads the history and the seeds in one round trip; a table that does not exist is an answer.
 ///
 /// A history that somebody else made may lack columns; it is read in a second one.
-pub(crate) async fn look(connection: &Connection, table: &HistoryTable, with_seeds: bool) -> Result<Look, Error> {
+pub(crate) async fn look(
+    connection: &Connection,
+    table: &HistoryTable,
+    seeds: Option<Record<'_>>,
+) -> Result<Look, Error> {
     let whole = format!(
         "SELECT version, description, coalesce(checksum, ''), coalesce(raw_hash, ''), \
          pg_catalog.to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
          (down IS NOT NULL)::int, coalesce(run::text, ''), (announced_at IS NOT NULL)::int FROM {}",
         table.quoted()
     );
-    match read(connection, table, with_seeds, whole).await {
+    match read(connection, table, seeds, whole).await {
         // 42703: no such column. As JSON a row has those that there are.
         Err(error) if error.sql_state() == Some("42703") => {
             let present = format!(
@@ -49,16 +63,27 @@ pub(crate) async fn look(connection: &Connection, table: &HistoryTable, with_see
                  FROM {} h, pg_catalog.to_jsonb(h) j",
                 table.quoted()
             );
-            read(connection, table, with_seeds, present).await
+            read(connection, table, seeds, present).await
         }
         looked => looked,
     }
 }
 
 /// Reads a history by this statement, and the seeds.
-async fn read(connection: &Connection, table: &HistoryTable, with_seeds: bool, mut sql: String) -> Result<Look, Error> {
-    if with_seeds {
-        sql.push_str(&format!("; SELECT name, checksum FROM {}", table.seeds_quoted()));
+async fn read(
+    connection: &Connection,
+    table: &HistoryTable,
+    seeds: Option<Record<'_>>,
+    mut sql: String,
+) -> Result<Look, Error> {
+    match seeds {
+        None => {}
+        Some(Record::Whole) => sql.push_str(&format!("; SELECT name, checksum FROM {}", table.seeds_quoted())),
+        Some(Record::Guest(tenant)) => sql.push_str(&format!(
+            "; SELECT name, checksum FROM {} WHERE tenant = {}",
+            table.seeds_by_tenant_quoted(),
+            pgfleet_postgres::quote_literal(tenant)
+        )),
     }
     let mut found = Look::default();
     let mut rows = Vec::new();
@@ -120,10 +145,12 @@ pub(crate) async fn ensure_schema(connection: &Connection, schema: &str) -> Resu
 ///
 /// Each table costs a database that is migrated for the first time as much as a small migration, so
 /// that what is not needed is not made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Beside {
     /// The record of seeds.
     pub(crate) seeds: bool,
+    /// The record of seeds by tenant.
+    pub(crate) seeds_by_tenant: bool,
     /// The table of failures, which is the journal of files without a transaction, too.
     pub(crate) attempts: bool,
     /// Where backfills stand.
@@ -132,7 +159,7 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// What going back and mending write to.
-    pub(crate) const REPAIR: Self = Self { seeds: true, attempts: true, backfills: false };
+    pub(crate) const REPAIR: Self = Self { seeds: true, seeds_by_tenant: false, attempts: true, backfills: false };
 }
 
 /// Makes the tables that are needed and not there; called under the lock only.
@@ -150,13 +177,14 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, beside
     let rows = connection
         .simple(&format!(
             "SELECT (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname IN ({})) = {}, {}, {}, {}, {HAS_COLUMNS}, \
-             EXISTS (SELECT FROM pg_catalog.pg_default_acl), {}, {columns}",
+             EXISTS (SELECT FROM pg_catalog.pg_default_acl), {}, {columns}, {}",
             wanted.join(", "),
             schemas.len(),
             there(&table.quoted()),
             there(&table.seeds_quoted()),
             there(ATTEMPTS),
             there(&table.backfills_quoted()),
+            there(&table.seeds_by_tenant_quoted()),
         ))
         .await?;
     let yes = |at: usize| rows.first().and_then(|row| row.get(at)) == Some("t");
@@ -176,6 +204,10 @@ pub(crate) async fn ensure(connection: &Connection, table: &HistoryTable, beside
     if beside.seeds && !yes(2) {
         sql.push_str(&table.create_seeds_sql());
         made.push(table.seeds_quoted());
+    }
+    if beside.seeds_by_tenant && !yes(8) {
+        sql.push_str(&table.create_seeds_by_tenant_sql());
+        made.push(table.seeds_by_tenant_quoted());
     }
     if beside.attempts && !yes(3) {
         sql.push_str(CREATE_ATTEMPTS);

@@ -2,6 +2,7 @@
 
 use pgfleet_postgres::{Address, Purpose};
 
+use crate::error::{Error, ErrorKind};
 use crate::options::{Durability, Options};
 
 /// One physical database and how to get into it.
@@ -15,12 +16,47 @@ pub struct Target {
     pub admin: Option<Address>,
     /// The schema that unqualified names go to; none leaves the server's setting.
     pub schema: Option<String>,
+    /// The tenant whose database it is, or under whose scope it is seeded; none is the host.
+    pub tenant: Option<String>,
+    /// Whether it is the host's database, since the tenant has none of its own: it can be seeded for
+    /// the tenant, but is migrated as the host's only.
+    pub shared: bool,
 }
 
 impl Target {
     /// Makes a target that creates its own database when it may.
     pub fn new(name: impl Into<String>, address: Address) -> Self {
-        Self { name: name.into(), address, admin: None, schema: None }
+        Self { name: name.into(), address, admin: None, schema: None, tenant: None, shared: false }
+    }
+
+    /// Makes it the target of a tenant that has this database for its own.
+    #[must_use]
+    pub fn of_tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
+        self.shared = false;
+        self
+    }
+
+    /// Makes it the target of a tenant that has no database of its own, and its rows in this one, the
+    /// host's.
+    #[must_use]
+    pub fn shared_by(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
+        self.shared = true;
+        self
+    }
+
+    /// Returns the tenant whose rows are among those of others here.
+    pub(crate) fn guest(&self) -> Option<&str> {
+        self.tenant.as_deref().filter(|_| self.shared)
+    }
+
+    /// Refuses to change the schema of a database that is the host's, in the name of a tenant.
+    pub(crate) fn refuse_shared(&self, verb: &str) -> Result<(), Error> {
+        let Some(tenant) = self.guest() else { return Ok(()) };
+        Err(Error::new(ErrorKind::Findings, format!("cannot {verb} {}", self.name))
+            .cause(format!("{tenant} has no database of its own here"))
+            .hinted("what belongs to all tenants is done in the host's database"))
     }
 
     /// Returns what the connection is for.

@@ -28,6 +28,8 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Work<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) target: &'a str,
+    /// The tenant under whose scope it is done.
+    pub(crate) tenant: Option<&'a str>,
     /// The schema that unqualified names go to, where one was chosen.
     pub(crate) schema: Option<&'a str>,
     pub(crate) options: &'a Options,
@@ -322,7 +324,7 @@ impl Work<'_> {
     /// Best effort: the error itself is what counts.
     pub(crate) async fn record_failure(&self, unit: &Unit<'_>, failure: &Failure) {
         // Made when something fails for the first time; if that fails, so does the record below.
-        let beside = store::Beside { seeds: false, attempts: true, backfills: false };
+        let beside = store::Beside { attempts: true, ..store::Beside::default() };
         if let Err(unmade) = store::ensure(self.connection, unit.table, beside).await {
             tracing::debug!(error = %unmade, "the table of failures could not be made");
         }

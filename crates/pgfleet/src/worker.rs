@@ -65,12 +65,8 @@ impl Sets for Compiled {
         self.0.name()
     }
 
-    fn path(
-        &self,
-        properties: &BTreeMap<String, String>,
-        placeholders: &BTreeMap<String, String>,
-    ) -> Result<SetPath, pgfleet_migrate::Error> {
-        self.0.path_with(properties, placeholders).map_err(|error| {
+    fn path(&self, placeholders: &BTreeMap<String, String>) -> Result<SetPath, pgfleet_migrate::Error> {
+        self.0.path_with(&BTreeMap::new(), placeholders).map_err(|error| {
             let mut own = pgfleet_migrate::Error::new(ErrorKind::Files, error.to_string());
             for cause in error.causes() {
                 own = own.cause(cause);

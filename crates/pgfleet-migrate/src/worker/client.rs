@@ -122,7 +122,26 @@ impl Program {
         observer: &dyn Observer,
     ) -> Result<Report, Error> {
         let doing = if options.dry_run || options.look_only { "looked at" } else { "migrated" };
-        self.run(target, path, None, doing, options, observer).await
+        self.run(target, path, &Ask::Migrate, doing, options, observer).await
+    }
+
+    /// Seeds one target in it, as [`run::seed`](crate::run::seed) does here.
+    ///
+    /// # Errors
+    ///
+    /// As [`run::seed`](crate::run::seed), and [`ErrorKind::Program`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`migrate`](Self::migrate).
+    pub async fn seed(
+        &self,
+        target: &Target,
+        path: &SetPath,
+        options: &Options,
+        observer: &dyn Observer,
+    ) -> Result<Report, Error> {
+        self.run(target, path, &Ask::Seed, "seeded", options, observer).await
     }
 
     /// Reverts in one target, as [`revert::revert`](crate::revert::revert) does here.
@@ -142,29 +161,23 @@ impl Program {
         options: &Options,
         observer: &dyn Observer,
     ) -> Result<Report, Error> {
-        self.run(target, path, Some(goal), "reverted", options, observer).await
+        let ask = |task| Ask::Revert(task, Back::from(goal));
+        self.run(target, path, &ask, "reverted", options, observer).await
     }
 
     async fn run(
         &self,
         target: &Target,
         path: &SetPath,
-        goal: Option<&Goal>,
+        ask: &(dyn Fn(Box<Task>) -> Ask + Sync),
         doing: &str,
         options: &Options,
         observer: &dyn Observer,
     ) -> Result<Report, Error> {
         let mut attempt = 1;
         loop {
-            let ask = || {
-                let own = path.own();
-                let task = Task::new(target, options, own.seeds.properties.clone(), own.placeholders.clone());
-                match goal {
-                    None => Ask::Migrate(Box::new(task)),
-                    Some(goal) => Ask::Revert(Box::new(task), Back::from(goal)),
-                }
-            };
-            let error = match self.once(target, ask(), doing, options, observer).await {
+            let task = Box::new(Task::new(target, options, path.own()));
+            let error = match self.once(target, ask(task), doing, options, observer).await {
                 Ok(report) => return Ok(report),
                 Err(error) => error,
             };

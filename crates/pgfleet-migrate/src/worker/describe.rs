@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_sql::annotation::{Annotations, Requirement};
@@ -246,7 +247,7 @@ impl Described {
             let (theirs, ours) = (word(&self.schema), word(&set.schema));
             differences.push(format!("the schema of {} is {ours} here and {theirs} in the program", self.name));
         }
-        for file in &set.migrations {
+        for file in set.migrations.iter() {
             let theirs = self.migrations.iter().find(|known| known.is(&file.version, set.layout));
             let path = file.up.path.display();
             match theirs.map(|known| &known.what) {
@@ -317,7 +318,7 @@ impl Described {
         for known in &self.repeatables {
             let path = PathBuf::from(format!("{}/R__{}.sql", self.name, known.name));
             let script = Script::from_text(path, known.text.clone().unwrap_or_default());
-            set.repeatables.push(Repeatable {
+            Arc::make_mut(&mut set.repeatables).push(Repeatable {
                 description: known.name.clone(),
                 script,
                 annotations: Annotations::from(&known.said),

@@ -1,6 +1,6 @@
 //! The lines between a worker and its caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pgfleet_postgres::Address;
@@ -14,11 +14,12 @@ use crate::event::Event;
 use crate::options::{Concurrently, Durability, OnAhead, OnChanged, OnOutOfOrder, Options, RetryOn, Who};
 use crate::report::Report;
 use crate::revert::Goal;
+use crate::set::Set;
 use crate::target::Target;
 use crate::worker::describe::Description;
 
 /// The version of these lines; both sides must have the same.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// What tells a line of ours from what a program prints.
 #[derive(Serialize, Deserialize)]
@@ -46,6 +47,7 @@ pub(crate) enum Ask {
     /// The same with all texts.
     Export,
     Migrate(Box<Task>),
+    Seed(Box<Task>),
     Revert(Box<Task>, Back),
     /// Ends the request of this id in an orderly way.
     Stop,
@@ -80,6 +82,8 @@ pub(crate) struct Task {
     terms: Terms,
     /// Values for seeds.
     pub(crate) properties: BTreeMap<String, String>,
+    /// Those of them that are the tenant's own.
+    pub(crate) own: BTreeSet<String>,
     /// Values for placeholders of the service's own set.
     pub(crate) placeholders: BTreeMap<String, String>,
 }
@@ -91,6 +95,8 @@ struct Place {
     url: String,
     admin: Option<String>,
     schema: Option<String>,
+    tenant: Option<String>,
+    shared: bool,
 }
 
 /// The options that can be handed over.
@@ -130,17 +136,25 @@ pub(crate) enum Back {
 }
 
 impl Task {
-    pub(crate) fn new(
-        target: &Target,
-        options: &Options,
-        properties: BTreeMap<String, String>,
-        placeholders: BTreeMap<String, String>,
-    ) -> Self {
+    /// The values for seeds and placeholders are those of the path's own set.
+    pub(crate) fn new(target: &Target, options: &Options, set: &Set) -> Self {
         let pairs = |address: &Address| address.expose_pairs().expose_secret().to_owned();
-        let Target { name, address, admin, schema } = target;
-        let place =
-            Place { name: name.clone(), url: pairs(address), admin: admin.as_ref().map(pairs), schema: schema.clone() };
-        Self { target: place, terms: Terms::of(options), properties, placeholders }
+        let Target { name, address, admin, schema, tenant, shared } = target;
+        let place = Place {
+            name: name.clone(),
+            url: pairs(address),
+            admin: admin.as_ref().map(pairs),
+            schema: schema.clone(),
+            tenant: tenant.clone(),
+            shared: *shared,
+        };
+        Self {
+            target: place,
+            terms: Terms::of(options),
+            properties: set.seeds.properties.clone(),
+            own: set.seeds.own().clone(),
+            placeholders: set.placeholders.clone(),
+        }
     }
 
     /// Returns the target's name.
@@ -155,10 +169,12 @@ impl Task {
                 Error::connection(format!("cannot use the connection string of {}", self.target.name), error)
             })
         };
-        let Place { name, url, admin, schema } = &self.target;
+        let Place { name, url, admin, schema, tenant, shared } = &self.target;
         let mut target = Target::new(name, address(url)?);
         target.admin = admin.as_ref().map(address).transpose()?;
         target.schema.clone_from(schema);
+        target.tenant.clone_from(tenant);
+        target.shared = *shared;
         Ok((target, self.terms.options()?, self.terms.announce))
     }
 }
@@ -284,6 +300,7 @@ pub(crate) fn line(message: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::SetPath;
 
     #[test]
     fn a_task_is_read_as_it_was_given() {
@@ -296,17 +313,21 @@ mod tests {
             on_ahead: OnAhead::Error,
             ..Options::default()
         };
+        let target = target.shared_by("acme");
         let properties = BTreeMap::from([("admin_email".to_owned(), "a'b".to_owned())]);
-        let task = Task::new(&target, &options, properties.clone(), BTreeMap::new());
+        let path = SetPath::from(Set::from_migrations("trip", Vec::new())).with_properties(&properties);
+        let task = Task::new(&target, &options, path.own());
         let text = line(&Request { pgfleet: PROTOCOL, id: 1, ask: Ask::Migrate(Box::new(task)) });
         assert_eq!(text.matches('\n').count(), 1);
         let request: Request = serde_json::from_str(&text).unwrap();
         let Ask::Migrate(task) = request.ask else { panic!("{text}") };
         assert_eq!(task.properties, properties);
+        assert_eq!(task.own, BTreeSet::from(["admin_email".to_owned()]));
         let (again, terms, announce) = task.read().unwrap();
         assert!(!announce);
         assert_eq!(again.address.password().unwrap().expose_secret(), "p");
         assert_eq!((again.name, again.schema), (target.name, target.schema));
+        assert_eq!((again.tenant, again.shared), (target.tenant, target.shared));
         assert_eq!(format!("{terms:?}"), format!("{options:?}"));
     }
 }

@@ -16,25 +16,22 @@ use crate::event::{Event, Observer};
 use crate::options::Stop;
 use crate::path::SetPath;
 use crate::report::Report;
+use crate::revert::Goal;
 use crate::step_error::StepError;
 use crate::worker::describe::Description;
-use crate::worker::protocol::{Answer, Ask, Back, Head, PROTOCOL, Request, Response, Task, line};
+use crate::worker::protocol::{Answer, Ask, Head, PROTOCOL, Request, Response, Task, line};
 
 /// The sets that are compiled into a program.
 pub trait Sets: Send + Sync + 'static {
     /// The service's name.
     fn name(&self) -> &str;
 
-    /// Makes the sets with these properties for seeds and these placeholders for the service's own.
+    /// Makes the sets with these placeholders for the service's own. Properties for seeds are laid over.
     ///
     /// # Errors
     ///
     /// Migrations that cannot be used.
-    fn path(
-        &self,
-        properties: &BTreeMap<String, String>,
-        placeholders: &BTreeMap<String, String>,
-    ) -> Result<SetPath, Error>;
+    fn path(&self, placeholders: &BTreeMap<String, String>) -> Result<SetPath, Error>;
 }
 
 /// Answers requests until `input` ends or `stop` is asked; then what runs ends in an orderly way,
@@ -103,9 +100,16 @@ struct Shared {
     out: mpsc::UnboundedSender<String>,
     /// Requests under way; written when one begins and ends, and by those that end it or answer it.
     running: Mutex<HashMap<u64, Running>>,
-    /// The last path that was made. The targets of one service have the same properties, and
+    /// The last path that was made. The targets of one service have the same placeholders, and
     /// reading the files again for each would cost more than looking at it.
     made: Mutex<Option<Made>>,
+}
+
+/// What is done with a target.
+enum Doing {
+    Migrate,
+    Seed,
+    Revert(Goal),
 }
 
 /// One request under way.
@@ -117,7 +121,6 @@ struct Running {
 }
 
 struct Made {
-    properties: BTreeMap<String, String>,
     placeholders: BTreeMap<String, String>,
     path: Arc<SetPath>,
 }
@@ -166,50 +169,46 @@ impl Shared {
     async fn work(self: &Arc<Self>, id: u64, ask: Ask) -> Result<Answer, Error> {
         match ask {
             Ask::Describe | Ask::Export => {
-                let path = self.path(&BTreeMap::new(), &BTreeMap::new())?;
+                let path = self.path(&BTreeMap::new())?;
                 let texts = matches!(ask, Ask::Export);
                 Ok(Answer::Description(Box::new(Description::of(self.sets.name(), &path, texts))))
             }
-            Ask::Migrate(task) => self.target(id, &task, None).await,
-            Ask::Revert(task, back) => self.target(id, &task, Some(&back)).await,
+            Ask::Migrate(task) => self.target(id, &task, &Doing::Migrate).await,
+            Ask::Seed(task) => self.target(id, &task, &Doing::Seed).await,
+            Ask::Revert(task, back) => self.target(id, &task, &Doing::Revert(back.goal()?)).await,
             // Taken care of where they came in.
             Ask::Stop | Ask::Announced(_) => Err(Error::new(ErrorKind::Program, "this is no work")),
         }
     }
 
-    async fn target(self: &Arc<Self>, id: u64, task: &Task, back: Option<&Back>) -> Result<Answer, Error> {
+    async fn target(self: &Arc<Self>, id: u64, task: &Task, doing: &Doing) -> Result<Answer, Error> {
         let (target, mut options, announce) = task.read()?;
         options.stop = lock(&self.running).get(&id).map(|running| running.stop.clone()).unwrap_or_default();
         if announce {
             options.announcer = Some(Announce::new(Caller { id, shared: self.clone() }));
         }
-        let path = self.path(&task.properties, &task.placeholders)?;
+        let path = self.path(&task.placeholders)?.laid_over(&task.properties, |name| task.own.contains(name));
         let observer = Caller { id, shared: self.clone() };
-        let goal = back.map(Back::goal).transpose()?;
         // Boxed with its lifetime named: the compiler cannot prove by itself that the borrows inside
         // may cross threads.
-        let run: std::pin::Pin<Box<dyn Future<Output = Result<Report, Error>> + Send + '_>> = match &goal {
-            None => Box::pin(crate::run::migrate(&target, &path, &options, &observer)),
-            Some(goal) => Box::pin(crate::revert::revert(&target, &path, goal, &options, &observer)),
+        let run: std::pin::Pin<Box<dyn Future<Output = Result<Report, Error>> + Send + '_>> = match doing {
+            Doing::Migrate => Box::pin(crate::run::migrate(&target, &path, &options, &observer)),
+            Doing::Seed => Box::pin(crate::run::seed(&target, &path, &options, &observer)),
+            Doing::Revert(goal) => Box::pin(crate::revert::revert(&target, &path, goal, &options, &observer)),
         };
         Ok(Answer::Report(Box::new(run.await?)))
     }
 
     /// Makes the sets, or takes those that were made before.
-    fn path(
-        &self,
-        properties: &BTreeMap<String, String>,
-        placeholders: &BTreeMap<String, String>,
-    ) -> Result<Arc<SetPath>, Error> {
+    fn path(&self, placeholders: &BTreeMap<String, String>) -> Result<Arc<SetPath>, Error> {
         let mut made = lock(&self.made);
         if let Some(made) = &*made
-            && made.properties == *properties
             && made.placeholders == *placeholders
         {
             return Ok(made.path.clone());
         }
-        let path = Arc::new(self.sets.path(properties, placeholders)?);
-        *made = Some(Made { properties: properties.clone(), placeholders: placeholders.clone(), path: path.clone() });
+        let path = Arc::new(self.sets.path(placeholders)?);
+        *made = Some(Made { placeholders: placeholders.clone(), path: path.clone() });
         Ok(path)
     }
 
@@ -281,6 +280,7 @@ fn not_understood(text: &str) -> (u64, Error) {
 fn sentence(ask: &Ask) -> String {
     match ask {
         Ask::Migrate(task) => format!("cannot migrate {}: its code panicked", task.name()),
+        Ask::Seed(task) => format!("cannot seed {}: its code panicked", task.name()),
         Ask::Revert(task, _) => format!("cannot revert {}: its code panicked", task.name()),
         Ask::Describe | Ask::Export | Ask::Stop | Ask::Announced(_) => "cannot answer: the code panicked".to_owned(),
     }

@@ -92,14 +92,10 @@ impl Sets for Trip {
         "trip"
     }
 
-    fn path(
-        &self,
-        properties: &BTreeMap<String, String>,
-        _placeholders: &BTreeMap<String, String>,
-    ) -> Result<SetPath, Error> {
+    fn path(&self, _placeholders: &BTreeMap<String, String>) -> Result<SetPath, Error> {
         let files = vec![("1_users.sql".into(), "create table users (id int);".into())];
         let identity = Set::from_files("identity", Path::new("identity"), files, None)?;
-        let mut own = self.files(properties.clone());
+        let mut own = self.files(BTreeMap::new());
         own.add(Recorded)?;
         own.add(Meet(self.barrier.clone()))?;
         own.add_seeder(Fill)?;
@@ -129,7 +125,7 @@ impl Worker {
     }
 
     async fn ask(&mut self, id: u64, ask: Value) {
-        self.say(&json!({ "pgfleet": 1, "id": id, "ask": ask }).to_string()).await;
+        self.say(&json!({ "pgfleet": 2, "id": id, "ask": ask }).to_string()).await;
     }
 
     /// Reads the next answer.
@@ -140,7 +136,7 @@ impl Worker {
                 continue;
             }
             let mut answer: Value = serde_json::from_str(&line).unwrap();
-            assert_eq!(answer["pgfleet"], 1, "{line}");
+            assert_eq!(answer["pgfleet"], 2, "{line}");
             return (answer["id"].as_u64().unwrap(), answer["answer"].take());
         }
     }
@@ -165,7 +161,8 @@ impl Worker {
 fn task(database: &TestDatabase) -> Value {
     let time = |secs: u64| json!({ "secs": secs, "nanos": 0 });
     json!({
-        "target": { "name": "trip/acme", "url": database.url(), "admin": null, "schema": null },
+        "target": { "name": "trip/acme", "url": database.url(), "admin": null, "schema": null, "tenant": null,
+                    "shared": false },
         "terms": {
             "lock_timeout": time(2), "lock_tries": 10, "retry_on": "Transient", "max_tries": 1,
             "min_retry_wait": time(5), "max_retry_wait": time(15), "wait_attempts": 1, "wait_delay": time(5),
@@ -175,6 +172,7 @@ fn task(database: &TestDatabase) -> Value {
             "who": { "user": "somebody", "host": "somewhere" },
         },
         "properties": { "id": "7" },
+        "own": [],
         "placeholders": {},
     })
 }
@@ -239,14 +237,14 @@ async fn the_end_of_the_input_ends_what_runs_in_an_orderly_way() {
 #[tokio::test]
 async fn what_is_not_understood_is_not_repeated() {
     let mut worker = Worker::of(Trip::new("select 1;", 1));
-    worker.say(r#"{"pgfleet":1,"id":4,"ask":{"migrate":{"url":"postgresql://u:s3cret@h/d"}}}"#).await;
+    worker.say(r#"{"pgfleet":2,"id":4,"ask":{"migrate":{"url":"postgresql://u:s3cret@h/d"}}}"#).await;
     let (id, answer) = worker.answer().await;
     assert_eq!(id, 4);
     assert!(answer["error"]["message"].is_string() && !answer.to_string().contains("s3cret"), "{answer}");
     worker.say(r#"{"pgfleet":99,"id":5,"ask":"describe"}"#).await;
     let (id, answer) = worker.answer().await;
     assert_eq!(id, 5);
-    assert!(answer.to_string().contains("it is of protocol 99, and this program speaks 1"), "{answer}");
+    assert!(answer.to_string().contains("it is of protocol 99, and this program speaks 2"), "{answer}");
     worker.end().await;
 }
 
@@ -254,7 +252,7 @@ async fn what_is_not_understood_is_not_repeated() {
 async fn files_and_what_only_the_program_has_become_one_path() {
     let trip = Trip::new("create table a (id int);", 1);
     let properties = BTreeMap::from([("id".to_owned(), "7".to_owned())]);
-    let compiled = trip.path(&properties, &BTreeMap::new()).unwrap();
+    let compiled = trip.path(&BTreeMap::new()).unwrap().with_properties(&properties);
     let mut worker = Worker::of(trip.clone());
     let mut described = Vec::new();
     for ask in ["describe", "export"] {
