@@ -174,10 +174,10 @@ fn print_of_files(service: &str, path: &SetPath) -> String {
     for set in path.sets() {
         let schema = set.schema.as_deref().unwrap_or_default();
         text.push_str(&format!("set {} {} {schema}\n", set.name, set.history.quoted()));
-        for migration in &set.migrations {
+        for migration in set.migrations.iter() {
             text.push_str(&format!("migration {} {}\n", migration.version, migration.checksum()));
         }
-        for repeatable in &set.repeatables {
+        for repeatable in set.repeatables.iter() {
             text.push_str(&format!("repeatable {} {}\n", repeatable.description, repeatable.checksum()));
         }
         for seed in &set.seeds.files {

@@ -244,7 +244,8 @@ impl Solution {
         }
     }
 
-    /// Makes the piece of work on one service in a target; `values` are the tenant's seed properties.
+    /// Makes the piece of work on one service in a target; `values` are the tenant's own seed
+    /// properties.
     ///
     /// # Errors
     ///
@@ -261,20 +262,15 @@ impl Solution {
         })?;
         let mut own = Target::new(target.name(service), self.migrator_address(target, service)?);
         own.schema.clone_from(&plan.schema);
+        own.tenant = (!target.tenant.is_empty()).then(|| target.tenant.clone());
         Ok(Job {
             service: service.to_owned(),
             server: target.server.clone(),
             target: own,
-            path: seeded(&plan.path, values),
+            path: if values.is_empty() { plan.path.clone() } else { Arc::new(plan.path.with_properties(values)) },
             handling: plan.handling.clone(),
         })
     }
-}
-
-/// Lays a tenant's values over the properties of seeds.
-fn seeded(path: &Arc<pgfleet_migrate::SetPath>, values: &BTreeMap<String, String>) -> Arc<pgfleet_migrate::SetPath> {
-    let _ = values;
-    path.clone()
 }
 
 /// Targets being collected.
