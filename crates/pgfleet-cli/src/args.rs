@@ -219,6 +219,9 @@ pub(crate) struct Status {
     /// Only this service, with every migration; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Vec<String>,
+    /// Only the databases of this tenant, each in a row; may be given several times
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Vec<String>,
     /// Only databases where something is pending
     #[arg(long)]
     pub(crate) pending: bool,

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod environment;
 pub mod error;
 pub mod fleet;
+pub mod grid;
 pub mod isolation;
 pub mod jobs;
 pub mod local;

@@ -145,6 +145,19 @@ impl Solution {
         Ok(Prints(prints))
     }
 
+    /// Reads the prints of all services' plans; asks programs only where one is not known otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`plans`](Self::plans).
+    pub async fn prints_of_all(&self, observer: &Arc<dyn Observer>) -> Result<Prints, Error> {
+        let prints = self.prints(&[])?;
+        if prints.all().is_some() {
+            return Ok(prints);
+        }
+        Ok(self.plans(&[], observer).await?.prints())
+    }
+
     /// Returns a hash of what a service's program says that it has in it; none for a service without one.
     ///
     /// A program that cannot be used has a hash that no other has.

@@ -208,7 +208,7 @@ impl Catalogue {
 /// The service and the string by which each tenant's data of it is reached, and what is known of it there.
 ///
 /// A string of the service's own goes before the default one.
-const REACHED: &str = "FROM control.tenants n CROSS JOIN unnest($1::text[], $2::text[]) AS w (service, plan) \
+pub(crate) const REACHED: &str = "FROM control.tenants n CROSS JOIN unnest($1::text[], $2::text[]) AS w (service, plan) \
     JOIN LATERAL (SELECT s.* FROM control.tenant_strings s WHERE s.tenant = n.name \
         AND s.connection IN ('', w.service) ORDER BY s.connection DESC LIMIT 1) s ON true \
     LEFT JOIN control.targets t ON t.system_identifier = s.system_identifier AND t.system_identifier <> '' \

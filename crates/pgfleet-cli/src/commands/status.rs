@@ -1,11 +1,14 @@
 //! `pgfleet status`: where every database stands.
 
+mod tenants;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pgfleet_control::Solution;
 use pgfleet_control::fleet::{TargetReport, TargetState, Work, run_all};
 use pgfleet_migrate::event::Silent;
-use pgfleet_migrate::{Report, run};
+use pgfleet_migrate::{Observer, Report, run};
 
 use crate::args::Status;
 use crate::commands::migrate::document;
@@ -15,31 +18,60 @@ use crate::talk::{Talk, counted};
 
 pub(crate) async fn run(context: &Context, arguments: &Status) -> Result<Exit, CommandError> {
     let solution = context.open().await?;
-    let options = run::looking(solution.options());
-    let jobs = solution.prepared(&arguments.service, &BTreeMap::new(), &context.talk.listener()).await?;
-    let concurrency = solution.manifest.migrations.concurrency as usize;
-    let mut reports = run_all(jobs, Work::Migrate, &options, concurrency, Arc::new(Silent)).await;
+    let listener = context.talk.listener();
+    // The services' own databases are few, and asked; tenants' are remembered.
+    let mut reports =
+        if arguments.tenant.is_empty() { hosts(&solution, arguments, &listener).await? } else { Vec::new() };
+    let all = tenants::read(&solution, arguments, &listener).await?;
     let not_current = reports.iter().filter(|report| report.state() != TargetState::Current).count();
     let total = reports.len();
-    let unreachable = reports.iter().all(|report| report.state() == TargetState::Unreachable);
+    let unreachable = total > 0 && reports.iter().all(|report| report.state() == TargetState::Unreachable);
     if arguments.pending {
         reports.retain(|report| report.state() == TargetState::Behind);
     }
     if arguments.failed {
-        reports.retain(|report| {
-            matches!(report.state(), TargetState::Failed | TargetState::Interrupted | TargetState::Unreachable)
-        });
+        reports.retain(|report| is_failed(report.state()));
     }
+    let cells = all.chosen(arguments);
     if context.talk.json {
-        context.talk.json(&reports.iter().map(document).collect::<Vec<_>>())?;
+        let hosts = reports.iter().map(document);
+        let documents: Vec<_> = hosts.chain(cells.iter().map(|cell| serde_json::json!(cell))).collect();
+        context.talk.json(&documents)?;
     } else {
-        print(context, &reports, !arguments.service.is_empty());
-        context.talk.say(&format!("{}, {} current", counted(total, "database"), total - not_current));
+        if arguments.tenant.is_empty() {
+            print(context, &reports, !arguments.service.is_empty());
+        }
+        all.print(context, &cells, arguments);
+        let mut said = format!("{}, {} current", counted(total, "database"), total - not_current);
+        if !all.cells.is_empty() {
+            let current = all.cells.len() - all.not_current();
+            let own = format!("{} of tenants, {current} current", counted(all.cells.len(), "schema"));
+            said = if arguments.tenant.is_empty() { format!("{said}; {own}") } else { own };
+        }
+        context.talk.say(&said);
     }
-    if unreachable && total > 0 {
+    if unreachable {
         return Ok(Exit::Unreachable);
     }
-    Ok(if arguments.check && not_current > 0 { Exit::Findings } else { Exit::Done })
+    let pending = not_current + all.not_current();
+    Ok(if arguments.check && pending > 0 { Exit::Findings } else { Exit::Done })
+}
+
+/// Looks at the services' own databases.
+async fn hosts(
+    solution: &Solution,
+    arguments: &Status,
+    listener: &Arc<dyn Observer>,
+) -> Result<Vec<TargetReport>, CommandError> {
+    let options = run::looking(solution.options());
+    let jobs = solution.prepared(&arguments.service, &BTreeMap::new(), listener).await?;
+    let concurrency = solution.manifest.migrations.concurrency as usize;
+    Ok(run_all(jobs, Work::Migrate, &options, concurrency, Arc::new(Silent)).await)
+}
+
+/// Whether somebody has to do something about it.
+fn is_failed(state: TargetState) -> bool {
+    matches!(state, TargetState::Failed | TargetState::Interrupted | TargetState::Unreachable)
 }
 
 fn print(context: &Context, reports: &[TargetReport], each: bool) {

@@ -55,14 +55,7 @@ impl Solution {
             )
             .hinted("bring it to this version: pgfleet provision")
         };
-        let admin = &self.server(&control.server).admin;
-        let Some(catalogue) = Catalogue::open_if_there(admin, &control.database).await? else { return Err(not_yet()) };
-        Catalogue::refuse_foreign(catalogue.connection(), &self.manifest.solution.name).await?;
-        if catalogue.has_tenants().await? {
-            return Ok(catalogue);
-        }
-        catalogue.close().await;
-        Err(not_yet())
+        self.catalogue_if_any().await?.ok_or_else(not_yet)
     }
 
     pub(crate) async fn read_tenants(&self, connection: &Connection) -> Result<Vec<Tenant>, Error> {
