@@ -128,7 +128,9 @@ impl Databases {
         self.with(async move |inner| {
             let line = inner.lines.take().await?;
             let day = line.rows("keep a database", &format!("SELECT {}", template::TODAY)).await?;
-            let day = day.first().and_then(|row| row.get(0)).unwrap_or_default();
+            let day = day.first().and_then(|row| row.get(0)).ok_or_else(|| {
+                Error::invalid(format!("cannot keep database {name}: the server does not say which day it is"))
+            })?;
             let sql = format!("COMMENT ON DATABASE {} IS '{}'", quote(&name), comment::of_kept(day));
             line.rows("keep a database", &sql).await.map(drop)
         })
