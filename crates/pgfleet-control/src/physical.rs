@@ -1,6 +1,7 @@
 //! Which physical database a connection string leads to, whatever the string looks like.
 
-use pgfleet_postgres::{Connection, Purpose, Type, connect};
+use pgfleet_postgres::identity::system_identifier;
+use pgfleet_postgres::{Connection, Identity, Purpose, Type, connect};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -35,34 +36,9 @@ impl Physical {
     ///
     /// The connection is lost, or the server does not say.
     pub async fn of(connection: &Connection) -> Result<Self, pgfleet_postgres::Error> {
-        let system_identifier = system_identifier(connection).await?;
-        let rows = connection
-            .simple(
-                "SELECT d.datname, d.oid, pg_catalog.current_setting('server_version_num') \
-                 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
-            )
-            .await?;
-        // Half an answer would make strangers the same database.
-        let text = |at: usize| rows.first().and_then(|row| row.get(at)).ok_or_else(|| unanswered(connection));
-        let number = |at: usize| text(at)?.parse().map_err(|_| unanswered(connection));
-        Ok(Self { system_identifier, database: text(0)?.to_owned(), oid: number(1)?, server_version: number(2)? })
+        let Identity { system_identifier, database, oid, server_version } = Identity::of(connection).await?;
+        Ok(Self { system_identifier, database, oid, server_version })
     }
-}
-
-pub(crate) async fn system_identifier(connection: &Connection) -> Result<String, pgfleet_postgres::Error> {
-    let sql = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
-    match connection.simple(sql).await {
-        Ok(rows) => rows.first().and_then(|row| row.get(0)).map(str::to_owned).ok_or_else(|| unanswered(connection)),
-        // Some providers keep it to themselves.
-        Err(error) if error.sql_state() == Some("42501") => Ok(connection.address().server()),
-        Err(error) => Err(error),
-    }
-}
-
-fn unanswered(connection: &Connection) -> pgfleet_postgres::Error {
-    let address = connection.address();
-    let message = format!("database {} on {} does not say which one it is", address.database(), address.server());
-    pgfleet_postgres::Error::new(pgfleet_postgres::ErrorKind::Statement, message)
 }
 
 /// A database of the solution itself.

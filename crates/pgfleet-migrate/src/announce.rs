@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use pgfleet_postgres::Connection;
+use pgfleet_postgres::{Connection, Identity};
 use pgfleet_sql::version::Version;
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +27,11 @@ pub struct Applied {
     pub target: String,
     /// The database.
     pub database: String,
-    /// The server's system identifier.
+    /// The server's system identifier; `host:port` where the server does not tell it.
     pub system_identifier: String,
     /// The database's oid on that server.
     pub database_oid: u32,
-    /// What was applied, by set.
+    /// What was applied, by set; a run that seeds always and applied nothing tells where they stand.
     pub sets: Vec<AppliedSet>,
 }
 
@@ -51,7 +51,7 @@ pub struct AppliedSet {
 /// A boxed answer of an [`Announcer`].
 pub type Announced<'a> = Pin<Box<dyn Future<Output = Result<(), StepError>> + Send + 'a>>;
 
-/// Is told what was applied, at least once for each run that applied something.
+/// Is told what was applied, at least once for each run that applied something, or that seeds always.
 pub trait Announcer: Send + Sync {
     /// Takes an announcement; an error has it announced again later.
     fn announce<'a>(&'a self, applied: &'a Applied) -> Announced<'a>;
@@ -106,7 +106,22 @@ fn unannounced(path: &SetPath, rows: &[Vec<Row>]) -> BTreeMap<String, Vec<Applie
     runs
 }
 
-/// Announces what is on disk and was not announced.
+/// Says where the sets stand, for a run that applied nothing.
+///
+/// The service's own set is always there: an announcement of no set would leave nothing to record.
+fn unchanged(path: &SetPath, rows: &[Vec<Row>]) -> Vec<AppliedSet> {
+    let own = path.sets().len() - 1;
+    let sets = path.sets().iter().zip(rows).enumerate().filter(|(at, (_, rows))| *at == own || !rows.is_empty());
+    sets.map(|(_, (set, rows))| {
+        let newest = rows.iter().filter_map(|row| Some((row.parsed(set.layout)?, &row.version))).max();
+        let newest = newest.map(|(_, version)| version.clone());
+        AppliedSet { set: set.name.clone(), from: newest.clone(), to: newest, versions: Vec::new() }
+    })
+    .collect()
+}
+
+/// Announces what is on disk and was not announced, where that is `due`, and a run that is told of
+/// whatever it did.
 ///
 /// Returns what went wrong, which is no failure of the run: it is announced again later.
 pub(crate) async fn announce(
@@ -115,23 +130,17 @@ pub(crate) async fn announce(
     target: &str,
     path: &SetPath,
     rows: &[Vec<Row>],
+    due: bool,
     forced: Option<&str>,
 ) -> Result<(), StepError> {
-    let mut runs = unannounced(path, rows);
+    let mut runs = if due { unannounced(path, rows) } else { BTreeMap::new() };
     if let Some(run) = forced {
-        runs.entry(run.to_owned()).or_default();
+        runs.entry(run.to_owned()).or_insert_with(|| unchanged(path, rows));
     }
     if runs.is_empty() {
         return Ok(());
     }
-    let found = connection
-        .simple(
-            "SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
-             (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), \
-             pg_catalog.current_database()",
-        )
-        .await?;
-    let text = |at: usize| found.first().and_then(|row| row.get(at)).unwrap_or_default().to_owned();
+    let identity = Identity::of(connection).await?;
     for (run, sets) in runs {
         let histories: Vec<String> = sets
             .iter()
@@ -141,9 +150,9 @@ pub(crate) async fn announce(
         let applied = Applied {
             run,
             target: target.to_owned(),
-            database: text(2),
-            system_identifier: text(0),
-            database_oid: text(1).parse().unwrap_or_default(),
+            database: identity.database.clone(),
+            system_identifier: identity.system_identifier.clone(),
+            database_oid: identity.oid,
             sets,
         };
         announce.tell(&applied).await?;

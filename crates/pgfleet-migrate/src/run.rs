@@ -207,7 +207,7 @@ impl Run<'_> {
             if self.has_to_announce(&looked.rows) {
                 // Another run may still be about to put them on disk.
                 self.flush(connection).await?;
-                self.announce(connection, &looked.rows, &mut report).await;
+                self.announce(connection, &looked.rows, true, &mut report).await;
             }
             return Ok(report);
         }
@@ -296,7 +296,7 @@ impl Run<'_> {
         }
         if self.options.announcer.is_some() {
             match crate::announce::rows(connection, self.path).await {
-                Ok(rows) => self.announce(connection, &rows, &mut report).await,
+                Ok(rows) => self.announce(connection, &rows, true, &mut report).await,
                 Err(error) => report.notes.push(format!("the run is not announced yet: {error}")),
             }
         }
@@ -568,7 +568,7 @@ impl Run<'_> {
         let mut report = self.report(Outcome::DoneByAnother, looked, created, began);
         // The other one announces what it did.
         if self.forced().is_some() {
-            self.announce(connection, &[], &mut report).await;
+            self.announce(connection, &looked.rows, false, &mut report).await;
         }
         Ok(report)
     }
@@ -585,14 +585,15 @@ impl Run<'_> {
     }
 
     /// Tells what is on disk to whom it concerns; failing to is no failure of the run.
-    async fn announce(&self, connection: &Connection, rows: &[Vec<Row>], report: &mut Report) {
+    ///
+    /// `due` is whether also what earlier runs left is told.
+    async fn announce(&self, connection: &Connection, rows: &[Vec<Row>], due: bool, report: &mut Report) {
         let Some(announcer) = &self.options.announcer else { return };
         // What was applied to a database that tenants share is the host's to tell.
-        let rows = if self.target.guest().is_some() { &[] } else { rows };
-        let forced = self.forced();
-        if let Err(error) =
-            crate::announce::announce(announcer, connection, &self.target.name, self.path, rows, forced).await
-        {
+        let due = due && self.target.guest().is_none();
+        let (target, forced) = (self.target.name.as_str(), self.forced());
+        let told = crate::announce::announce(announcer, connection, target, self.path, rows, due, forced);
+        if let Err(error) = told.await {
             report.notes.push(format!("the run is not announced yet, the next one tries again: {error}"));
         }
     }

@@ -123,10 +123,7 @@ pub async fn read_server(connection: &Connection, roles: &[String], family: &str
         ))
         .await?;
     state.family = rows.iter().map(|row| text(row, 0)).collect();
-    // Restricted on some hosted servers; an empty identifier then.
-    if let Ok(rows) = connection.simple("SELECT system_identifier FROM pg_catalog.pg_control_system()").await {
-        state.system_identifier = rows.first().map(|row| text(row, 0)).unwrap_or_default();
-    }
+    state.system_identifier = pgfleet_postgres::identity::system_identifier(connection).await?;
     // Only a superuser sees verifiers; for others the view shows asterisks.
     let (source, verifier) =
         if state.superuser { ("pg_catalog.pg_authid", "r.rolpassword") } else { ("pg_catalog.pg_roles", "NULL::text") };

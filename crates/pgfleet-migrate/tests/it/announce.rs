@@ -136,18 +136,73 @@ async fn a_run_that_failed_announces_what_it_did() {
 }
 
 #[tokio::test]
-async fn seeding_always_is_announced_though_nothing_was_applied() {
-    let bench = Bench::new().await;
+async fn seeding_always_is_announced_once_though_nothing_was_applied() {
+    let mut bench = Bench::new().await;
     let told = Told::default();
     bench.file("1_a.sql", "create table t (id int primary key);");
     bench.file("seeds/1_s.sql", "insert into t values (1) on conflict do nothing;");
     let seeds = pgfleet_migrate::Seeds::read(&bench.folder.path().join("seeds"), bench.properties.clone()).unwrap();
     let path: SetPath = bench.set().unwrap().with_seeds(seeds).into();
-    migrate(&bench, &path, &told).await;
-    told.take();
-    let mut bench = bench;
     bench.options.always_seed = true;
+    // Together with what it applied.
     migrate(&bench, &path, &told).await;
+    let first = told.take();
+    assert_eq!((first.len(), summary(&first)), (1, vec!["trip - to 1: 1".to_owned()]));
+    // Also where there is no seed that could run.
+    for path in [&path, &bench.path()] {
+        migrate(&bench, path, &told).await;
+        let applied = told.take();
+        assert_eq!((applied.len(), summary(&applied)), (1, vec!["trip 1 to 1: ".to_owned()]));
+        assert_ne!(applied[0].run, first[0].run);
+    }
+    let looking = run::looking(&bench.options);
+    bench.options = Options { announcer: Some(Announce::new(told.clone())), ..looking };
+    bench.migrate().await.unwrap();
+    assert!(told.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_tenant_in_the_hosts_database_tells_nothing_but_its_own() {
+    let mut bench = Bench::new().await;
+    let told = Told::default();
+    bench.file("1_a.sql", "create table t (id text primary key);");
+    bench.file("seeds/1_s.sql", "insert into t values (:'tenant') on conflict do nothing;");
+    // Nobody was told of what the host did.
+    bench.migrate().await.unwrap();
+    let target = pgfleet_migrate::Target { name: "trip/acme".to_owned(), ..bench.target() }.shared_by("acme");
+    let seeds = pgfleet_migrate::Seeds::read(&bench.folder.path().join("seeds"), bench.properties.clone()).unwrap();
+    let path: SetPath = bench.set().unwrap().with_seeds(seeds).into();
+    bench.options.announcer = Some(Announce::new(told.clone()));
+    for (always, count) in [(false, 0), (true, 1)] {
+        bench.options.always_seed = always;
+        run::seed(&target, &path, &bench.options, &bench.events).await.unwrap();
+        let applied = told.take();
+        assert_eq!(applied.len(), count);
+        assert!(applied.iter().all(|applied| applied.target == "trip/acme"), "{applied:?}");
+    }
+    assert_eq!(bench.column("select id from t order by id").await, ["", "acme"]);
+    assert_eq!(bench.column(DUE).await, ["1"]);
+}
+
+#[tokio::test]
+async fn where_the_server_does_not_tell_its_identifier_its_address_stands_for_it() {
+    let bench = Bench::new().await;
+    let told = Told::default();
+    let role = format!("{}_plain", bench.database.name);
+    // Rights on functions are those of one database.
+    bench.run("revoke execute on function pg_catalog.pg_control_system() from public").await;
+    bench
+        .run(&format!(
+            "create role {role} login password 'x'; grant create on database {} to {role}",
+            bench.database.name
+        ))
+        .await;
+    bench.file("1_a.sql", "select 1;");
+    let target = pgfleet_migrate::Target::new("trip", bench.address().with_user(&role, Some("x".into())));
+    let options = Options { announcer: Some(Announce::new(told.clone())), ..bench.options.clone() };
+    let report = run::migrate(&target, &bench.path(), &options, &bench.events).await.unwrap();
     let applied = told.take();
-    assert_eq!((applied.len(), applied[0].sets.len()), (1, 0));
+    assert_eq!(summary(&applied), ["trip - to 1: 1"], "{:?}", report.notes);
+    assert_eq!(applied[0].system_identifier, bench.address().server());
+    bench.run(&format!("drop owned by {role}; drop role {role}")).await;
 }
