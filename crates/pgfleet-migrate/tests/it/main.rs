@@ -23,4 +23,5 @@ mod seeds;
 mod sets;
 mod stop;
 mod support;
+mod tenants;
 mod worker;
