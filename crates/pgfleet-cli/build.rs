@@ -5,11 +5,12 @@ use std::path::Path;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    let services = Path::new("../../examples/masar/services");
-    // Not the whole folder: it has the state of whoever tries the example in place.
-    for service in fs::read_dir(services).into_iter().flatten().flatten() {
-        for folder in ["migrations", "seeds"] {
-            println!("cargo:rerun-if-changed={}", service.path().join(folder).display());
+    // Not the whole of an example: it has the state of whoever tries it in place.
+    for sets in ["masar/services", "abp-saas/services", "abp-saas/modules"] {
+        for set in fs::read_dir(Path::new("../../examples").join(sets)).into_iter().flatten().flatten() {
+            for folder in ["migrations", "seeds"] {
+                println!("cargo:rerun-if-changed={}", set.path().join(folder).display());
+            }
         }
     }
 }

@@ -131,7 +131,7 @@ pub(crate) struct Init {
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) folder: Option<PathBuf>,
     /// An example solution instead of an empty one
-    #[arg(long, value_name = "NAME", value_parser = ["masar"])]
+    #[arg(long, value_name = "NAME", value_parser = crate::commands::init::templates())]
     pub(crate) template: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValuesParser;
 use include_dir::{Dir, DirEntry, include_dir};
 
 use crate::args::Init;
@@ -9,7 +10,10 @@ use crate::context::Context;
 use crate::error::{CommandError, Exit};
 
 /// The example solutions, carried inside the program.
-static MASAR: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../examples/masar");
+static EXAMPLES: [(&str, Dir<'_>); 2] = [
+    ("masar", include_dir!("$CARGO_MANIFEST_DIR/../../examples/masar")),
+    ("abp-saas", include_dir!("$CARGO_MANIFEST_DIR/../../examples/abp-saas")),
+];
 
 const EMPTY_MANIFEST: &str = r#"# A solution: servers, services, and how their databases are run.
 
@@ -30,8 +34,9 @@ pub(crate) fn run(context: &Context, arguments: &Init) -> Result<Exit, CommandEr
         None => PathBuf::from("."),
     };
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    if arguments.template.is_some() {
-        collect(&MASAR, &mut files);
+    if let Some(template) = &arguments.template {
+        let chosen = EXAMPLES.iter().filter(|(name, _)| name == template);
+        chosen.for_each(|(_, example)| collect(example, &mut files));
     } else {
         let manifest = EMPTY_MANIFEST.replace("{name}", &solution_name(&folder));
         files.push((PathBuf::from("pgfleet.toml"), manifest.into_bytes()));
@@ -62,6 +67,11 @@ pub(crate) fn run(context: &Context, arguments: &Init) -> Result<Exit, CommandEr
         context.talk.say(&format!("next: {go}pgfleet up"));
     }
     Ok(Exit::Done)
+}
+
+/// The names that `--template` takes.
+pub(crate) fn templates() -> PossibleValuesParser {
+    PossibleValuesParser::new(EXAMPLES.iter().map(|(name, _)| *name))
 }
 
 fn collect(folder: &Dir<'_>, files: &mut Vec<(PathBuf, Vec<u8>)>) {

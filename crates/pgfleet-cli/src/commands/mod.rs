@@ -3,7 +3,7 @@
 mod config;
 mod connection;
 mod down;
-mod init;
+pub(crate) mod init;
 mod isolation;
 mod migrate;
 mod migration;

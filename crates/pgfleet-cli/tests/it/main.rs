@@ -1,6 +1,7 @@
 //! The command line as its users meet it: the real program, in a folder of its own, against real
 //! servers. Exit codes, the two streams, and that nothing is lost.
 
+mod abp_saas;
 mod connecting;
 mod connection;
 mod docs;

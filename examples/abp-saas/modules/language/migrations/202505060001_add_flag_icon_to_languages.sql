@@ -1,0 +1,1 @@
+alter table languages add column flag_icon varchar(48);

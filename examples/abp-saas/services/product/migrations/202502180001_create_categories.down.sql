@@ -1,0 +1,3 @@
+alter table products drop column category_id;
+
+drop table categories;
