@@ -277,7 +277,7 @@ impl Solution {
         let looks =
             self.servers().filter(|(name, _)| used.iter().any(|server| server == name)).map(async |(_, server)| {
                 let connection = connect(&server.admin, &Purpose::new("pgfleet migrate")).await.ok()?;
-                let identifier = pgfleet_postgres::system_identifier(&connection).await.ok()?;
+                let identifier = pgfleet_postgres::identity::system_identifier(&connection).await.ok()?;
                 let rows =
                     connection.query("SELECT oid FROM pg_catalog.pg_database WHERE datallowconn", &[]).await.ok();
                 connection.close().await;

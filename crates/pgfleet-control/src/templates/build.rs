@@ -134,7 +134,7 @@ impl Solution {
             made_at: String::new(),
             current: Some(true),
         };
-        let identifier = pgfleet_postgres::system_identifier(admin).await.map_err(|error| failed(&error))?;
+        let identifier = pgfleet_postgres::identity::system_identifier(admin).await.map_err(|error| failed(&error))?;
         write(catalogue, &template, &identifier).await?;
         let detail =
             serde_json::json!({ "server": server, "database": template.database, "versions": template.versions });
