@@ -3,6 +3,7 @@
  *
  *   limit run THREADS SQL-FILE < connection-strings   connect to each, send the file as one message, read the answer
  *   limit connect < connection-strings                connect to each, one after the other
+ *   limit statements THREADS URL < statements         each thread connects once and sends the next line
  *   limit peak PROGRAM ARGUMENT...                     run a program, print its peak memory in kB to standard output
  *
  * C over libpq, because there is nothing thinner between a program and the server that people use. No parsing, no
@@ -55,6 +56,30 @@ static void *work(void *unused)
 	return unused;
 }
 
+static const char *server; /* of `statements` */
+
+static void *send_lines(void *unused)
+{
+	PGconn *connection = PQconnectdb(server);
+	int line;
+
+	if (PQstatus(connection) != CONNECTION_OK) {
+		fputs(PQerrorMessage(connection), stderr);
+		atomic_fetch_add(&failures, 1);
+	}
+	while (failures == 0 && (line = atomic_fetch_add(&next_target, 1)) < target_count) {
+		PGresult *result = PQexec(connection, targets[line]);
+
+		if (PQresultStatus(result) != PGRES_COMMAND_OK) {
+			fputs(PQerrorMessage(connection), stderr);
+			atomic_fetch_add(&failures, 1);
+		}
+		PQclear(result);
+	}
+	PQfinish(connection);
+	return unused;
+}
+
 static void read_targets(void)
 {
 	char *line = NULL;
@@ -90,14 +115,14 @@ static char *read_file(const char *path)
 	return text;
 }
 
-static int run(int thread_count)
+static int run(int thread_count, void *(*work_of_one)(void *))
 {
 	pthread_t *threads = calloc(thread_count, sizeof *threads);
 	int i;
 
 	read_targets();
 	for (i = 0; i < thread_count; i++)
-		if (pthread_create(&threads[i], NULL, work, NULL) != 0)
+		if (pthread_create(&threads[i], NULL, work_of_one, NULL) != 0)
 			exit(2);
 	for (i = 0; i < thread_count; i++)
 		pthread_join(threads[i], NULL);
@@ -127,12 +152,16 @@ int main(int argc, char **argv)
 {
 	if (argc == 4 && strcmp(argv[1], "run") == 0) {
 		sql = read_file(argv[3]);
-		return run(atoi(argv[2]));
+		return run(atoi(argv[2]), work);
 	}
 	if (argc == 2 && strcmp(argv[1], "connect") == 0)
-		return run(1);
+		return run(1, work);
+	if (argc == 4 && strcmp(argv[1], "statements") == 0) {
+		server = argv[3];
+		return run(atoi(argv[2]), send_lines);
+	}
 	if (argc > 2 && strcmp(argv[1], "peak") == 0)
 		return peak(argv + 2);
-	fputs("usage: limit run THREADS SQL-FILE | connect | peak PROGRAM ARGUMENT...\n", stderr);
+	fputs("usage: limit run THREADS SQL-FILE | connect | statements THREADS URL | peak PROGRAM ARGUMENT...\n", stderr);
 	return 2;
 }

@@ -55,6 +55,13 @@ impl Limit {
         command
     }
 
+    /// Sends statements to one server, some at a time, each over a connection that stays.
+    pub(crate) fn statements(&self, threads: usize, url: &str, statements: &Path) -> Command {
+        let mut command = self.with_targets(statements);
+        command.arg("statements").arg(threads.to_string()).arg(url);
+        command
+    }
+
     fn with_targets(&self, targets: &Path) -> Command {
         let mut command = Command::new(&self.program);
         // A file that cannot be opened shows as a run without targets, so look now.
