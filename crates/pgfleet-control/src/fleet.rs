@@ -147,6 +147,8 @@ impl TargetReport {
 pub enum Work {
     /// Migrate and seed; or look, when the options say so.
     Migrate,
+    /// Seed where nothing is pending.
+    Seed,
     /// Go back.
     Revert(pgfleet_migrate::revert::Goal),
 }
@@ -172,6 +174,8 @@ fn work_on<'a>(
             (Work::Migrate, Handling::ByProgram(program)) if !options.look_only => {
                 program.migrate(target, path, options, observer).await
             }
+            (Work::Seed, Handling::ByProgram(program)) => program.seed(target, path, options, observer).await,
+            (Work::Seed, Handling::Here) => run::seed(target, path, options, observer).await,
             (Work::Revert(goal), Handling::ByProgram(program)) => {
                 program.revert(target, path, goal, options, observer).await
             }

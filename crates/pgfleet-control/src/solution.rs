@@ -403,6 +403,19 @@ impl Solution {
         Ok(reports)
     }
 
+    /// Seeds where no migration is pending.
+    pub async fn seed(
+        &self,
+        names: &[String],
+        properties: &BTreeMap<String, String>,
+        options: &Options,
+        concurrency: usize,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Vec<TargetReport>, Error> {
+        let jobs = self.prepared(names, properties, &observer).await?;
+        Ok(fleet::run_all(jobs, Work::Seed, &self.announcing(options), concurrency, observer).await)
+    }
+
     /// Has what is applied announced to the control database.
     fn announcing(&self, options: &Options) -> Options {
         let control = &self.manifest.control;

@@ -16,7 +16,7 @@ pub(crate) async fn run(context: &Context, arguments: &Seed) -> Result<Exit, Com
     let concurrency = solution.manifest.migrations.concurrency as usize;
     let count = solution.services(&arguments.service)?.len();
     let progress = Arc::new(context.talk.progress(count, "seeding"));
-    // Seeds need the newest schema: `seed` seeds, it does not migrate.
+    // Nothing is seeded anywhere while a migration is pending somewhere.
     let looking = run::looking(solution.options());
     let looked = solution.migrate(&arguments.service, &extra, &looking, concurrency, progress.clone()).await?;
     for report in &looked {
@@ -34,7 +34,7 @@ pub(crate) async fn run(context: &Context, arguments: &Seed) -> Result<Exit, Com
     let began = Instant::now();
     let orderly = context.orderly();
     let options = Options { always_seed: arguments.always, ..solution.options().clone() };
-    let reports = solution.migrate(&arguments.service, &extra, &options, concurrency, progress.clone()).await;
+    let reports = solution.seed(&arguments.service, &extra, &options, concurrency, progress.clone()).await;
     drop(orderly);
     progress.finish();
     let reports = reports?;
