@@ -206,30 +206,21 @@ impl Catalogue {
             )
             .await
             .map_err(failed)?;
-        for database in &desired.databases {
-            let roles = &database.roles;
-            let things = [
-                ("database", &database.name),
-                ("role", &roles.owner),
-                ("role", &roles.migrator),
-                ("role", &roles.app),
-                ("role", &roles.readonly),
-            ];
-            for (kind, name) in things {
-                self.connection
-                    .execute(
-                        "INSERT INTO control.provisioned (server, kind, name, service) VALUES ($1, $2, $3, $4) \
-                         ON CONFLICT (server, kind, name) DO UPDATE SET service = excluded.service, seen_at = now()",
-                        &[
-                            (&desired.server, Type::TEXT),
-                            (&kind, Type::TEXT),
-                            (name, Type::TEXT),
-                            (&database.service, Type::TEXT),
-                        ],
-                    )
-                    .await
-                    .map_err(failed)?;
-            }
+        let databases = desired.databases.iter().map(|database| ("database", &database.name, &database.service));
+        let roles = desired.residents.iter().flat_map(|resident| {
+            let roles = &resident.roles;
+            let all = [&roles.owner, &roles.migrator, &roles.app, &roles.readonly];
+            all.map(|role| ("role", role, &resident.service))
+        });
+        for (kind, name, service) in databases.chain(roles) {
+            self.connection
+                .execute(
+                    "INSERT INTO control.provisioned (server, kind, name, service) VALUES ($1, $2, $3, $4) \
+                     ON CONFLICT (server, kind, name) DO UPDATE SET service = excluded.service, seen_at = now()",
+                    &[(&desired.server, Type::TEXT), (&kind, Type::TEXT), (name, Type::TEXT), (service, Type::TEXT)],
+                )
+                .await
+                .map_err(failed)?;
         }
         let statements: Vec<&str> = provisioned.statements.iter().map(|statement| statement.sql.as_str()).collect();
         self.audit("provision", &desired.server, &serde_json::json!({ "statements": statements }), options).await

@@ -84,6 +84,9 @@ impl Solution {
             self.keeper().activate(server, other).await?;
             self.note("rotate", service, server, other).await?;
         }
+        self.reread_credentials().await?;
+        // Where a service reads the password together with where a tenant's database is.
+        self.share_strings(false).await?;
         self.rotations(service, login).await
     }
 
@@ -94,6 +97,8 @@ impl Solution {
     /// A server cannot be reached or refuses.
     pub async fn finish_rotation(&mut self, service: &str, login: Login) -> Result<Vec<Rotation>, Error> {
         let before = self.rotations(service, login).await?;
+        // A rotation that stopped in the middle may have left the old one in there.
+        self.share_strings(false).await?;
         for rotation in &before {
             let Some(role) = &rotation.retiring else { continue };
             self.keeper().forget(&rotation.server, role).await?;
@@ -104,8 +109,8 @@ impl Solution {
         Ok(before)
     }
 
-    /// Lists the servers where a service has a login of this kind: its own, and for the application those
-    /// that it visits.
+    /// Lists the servers where a service has a login of this kind: its own, those that hold tenants'
+    /// databases, and for the application those that it visits.
     fn homes(&self, service: &str, login: Login) -> Result<Vec<(String, String)>, Error> {
         let service: &Service = self.services(&[service.to_owned()])?[0];
         let mut homes = Vec::new();
@@ -134,6 +139,9 @@ impl Solution {
     }
 
     /// A password is handed out only after it let somebody in, over the way that services take.
+    ///
+    /// Where the service may enter no database yet, because there is no tenant's, the server itself is
+    /// asked: it refuses a wrong password before it refuses the database.
     async fn try_login(&self, server: &str, service: &str, role: &str) -> Result<(), Error> {
         let Some(credential) = self.credential(server, role) else {
             return Err(Error::new(ErrorKind::Failed, format!("there is no password for role {role}")));
@@ -141,18 +149,21 @@ impl Solution {
         let desired = DesiredServer::of(&self.manifest, server);
         let own = desired.databases.iter().find(|database| database.service == service);
         let visited = || desired.databases.iter().find(|database| database.guests.iter().any(|g| g.service == service));
-        let Some(database) = own.or_else(visited) else { return Ok(()) };
-        let way = if Roles::of(service).both(Login::Migrator).contains(&role) {
-            &self.server(server).admin
-        } else {
-            &self.server(server).services
-        };
-        let address = way.with_database(&database.name).with_user(role, Some(credential.password.clone()));
-        let connection = connect(&address, &Purpose::new("pgfleet rotation")).await.map_err(|error| {
-            Error::postgres(format!("role {role} does not get into {} with its new password", database.name), &error)
-                .hinted("the old password is still handed out; run the command again")
-        })?;
-        connection.close().await;
+        let database = own.or_else(visited).map(|database| database.name.as_str());
+        let connected = self.server(server);
+        let direct = database.is_none() || Roles::of(service).both(Login::Migrator).contains(&role);
+        let way = if direct { &connected.admin } else { &connected.services };
+        let name = database.unwrap_or(connected.admin.database());
+        let address = way.with_database(name).with_user(role, Some(credential.password.clone()));
+        match connect(&address, &Purpose::new("pgfleet rotation")).await {
+            Ok(connection) => connection.close().await,
+            Err(error) if database.is_none() && error.sql_state() == Some("42501") => {}
+            Err(error) => {
+                let message = format!("role {role} does not get into {name} with its new password");
+                return Err(Error::postgres(message, &error)
+                    .hinted("the old password is still handed out; run the command again"));
+            }
+        }
         Ok(())
     }
 }

@@ -127,9 +127,9 @@ pub(super) static KEYS: &[Key] = &[
 
     key("tenants.databases", Words(TenantDatabases::WORDS), Is("one"), "`one`: a database per tenant with a schema per service; `per-service`: one for each service"),
     key("tenants.placement", Words(Placement::WORDS), Is("fewest-databases"), "Server on which a new tenant's databases are made: `fewest-databases`, `most-room` (the fewest bytes), `weighted` (by `weights`), or `pinned` (on `server`)"),
-    key("tenants.servers", List, Made("the servers of the services with `tenants = \"own\"`"), "Servers that hold tenants' databases; every service with `tenants = \"own\"` has its roles on each of them"),
+    key("tenants.servers", List, Made("the servers of the services with `tenants = \"own\"`"), "Servers that hold tenants' databases; every service with `tenants = \"own\"` has its roles on each of them. A server must be named as long as it holds some"),
     key("tenants.server", Text, Unset, "Server for `placement = \"pinned\"`"),
-    key("tenants.weights.*", Integer { min: 0, max: 1_000 }, Unset, "Part of this server for `placement = \"weighted\"`; 1 when not named, 0: no new tenants"),
+    key("tenants.weights.*", Integer { min: 0, max: 1_000 }, Unset, "Part of this server for `placement = \"weighted\"`; 1 when not named, 0: no new tenants, those that are there stay"),
     key("tenants.drop_after", Period, Is("7d"), "How long the closed databases of a deleted or moved tenant are kept before they are dropped"),
     key("tenants.canary", List, Is(""), "Tenants that a rollout takes first"),
     key("tenants.verify_after", Period, Is("24h"), "After how long what the control database knows of a database is looked up in the database itself again"),

@@ -1,5 +1,7 @@
 //! What should be on one server.
 
+use std::collections::BTreeSet;
+
 use super::budget::{Capacity, Shares};
 use crate::connections::has_tenants;
 use crate::manifest::{Budget, Manifest, Service};
@@ -12,9 +14,11 @@ pub struct DesiredServer {
     pub solution: String,
     /// The server's name in the manifest.
     pub server: String,
-    /// The services whose databases live here.
+    /// The services' own databases that live here.
     pub databases: Vec<DesiredDatabase>,
-    /// The services whose databases live elsewhere and that use one here, or ask for their tenants.
+    /// The services that have all their roles here: for a database of their own, or for tenants'.
+    pub residents: Vec<Resident>,
+    /// Other services that use a database here, or ask for their tenants.
     pub visitors: Vec<Visitor>,
     /// The control database, when it lives here.
     pub control: Option<String>,
@@ -22,6 +26,21 @@ pub struct DesiredServer {
     pub readers: Vec<String>,
     /// The connections of all services together.
     pub budget: Budget,
+}
+
+/// A service that has all its roles on a server.
+#[derive(Debug, Clone)]
+pub struct Resident {
+    /// The service.
+    pub service: String,
+    /// Its roles.
+    pub roles: Roles,
+    /// The schema of its tables, in all its databases.
+    pub schema: String,
+    /// Whether it has data in tenants' databases, made and removed without asking its roles.
+    pub tenants: bool,
+    /// Its `pool.max`.
+    pub pool: u32,
 }
 
 /// A service that only visits: its application role is here, and nothing else of it.
@@ -50,8 +69,6 @@ pub struct DesiredDatabase {
     pub extensions: Vec<String>,
     /// Other services' application roles that may connect, with the schema that each may use.
     pub guests: Vec<Guest>,
-    /// The service's `pool.max`.
-    pub pool: u32,
 }
 
 /// A declared exception to the isolation of a database.
@@ -70,26 +87,22 @@ pub struct Guest {
 impl DesiredServer {
     /// Collects what the manifest wants on a server.
     pub fn of(manifest: &Manifest, server: &str) -> Self {
-        let here = |service: &&Service| service.server == server;
-        let databases = manifest
-            .services
-            .iter()
-            .filter(here)
-            .map(|service| DesiredDatabase {
-                service: service.name.clone(),
-                name: service.database.clone(),
-                schema: service.schema.clone(),
-                roles: Roles::of(&service.name),
-                extensions: service.extensions.clone(),
-                guests: guests(manifest, service),
-                pool: service.pool.max,
-            })
-            .collect();
+        let here = manifest.services.iter().filter(|service| service.server == server);
+        let databases =
+            here.map(|service| DesiredDatabase::of(service, &service.database, guests(manifest, service))).collect();
+        let resides = |service: &&Service| resides(manifest, service, server);
+        let residents = manifest.services.iter().filter(resides).map(|service| Resident {
+            service: service.name.clone(),
+            roles: Roles::of(&service.name),
+            schema: service.schema.clone(),
+            tenants: has_tenants(service),
+            pool: service.pool.max,
+        });
         let control = manifest.control.server == server;
         let visits = |service: &&Service| {
             let owner = |name: &str| manifest.service(name).is_some_and(|owner| owner.server == server);
             let uses_one_here = service.uses.iter().any(|uses| owner(&uses.service));
-            service.server != server && (uses_one_here || (control && has_tenants(service)))
+            !resides(service) && (uses_one_here || (control && has_tenants(service)))
         };
         let readers = manifest.services.iter().filter(|service| control && has_tenants(service));
         let readers = readers.map(|service| Roles::of(&service.name).app).collect();
@@ -102,6 +115,7 @@ impl DesiredServer {
             solution: manifest.solution.name.clone(),
             server: server.to_owned(),
             databases,
+            residents: residents.collect(),
             visitors: visitors.collect(),
             control: control.then(|| manifest.control.database.clone()),
             readers,
@@ -111,8 +125,8 @@ impl DesiredServer {
 
     /// Returns the logins that belong on the server: service, its roles, what for.
     pub fn logins(&self) -> impl Iterator<Item = (&str, &Roles, Login)> {
-        let own = self.databases.iter().flat_map(|database| {
-            Login::ALL.into_iter().map(move |login| (database.service.as_str(), &database.roles, login))
+        let own = self.residents.iter().flat_map(|resident| {
+            Login::ALL.into_iter().map(move |login| (resident.service.as_str(), &resident.roles, login))
         });
         let visiting = self.visitors.iter().map(|visitor| (visitor.service.as_str(), &visitor.roles, Login::App));
         own.chain(visiting)
@@ -120,18 +134,19 @@ impl DesiredServer {
 
     /// Returns all roles of the services on the server, their twins included.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
-        let owners = self.databases.iter().map(|database| database.roles.owner.as_str());
+        let owners = self.residents.iter().map(|resident| resident.roles.owner.as_str());
         owners.chain(self.logins().flat_map(|(_, roles, login)| roles.both(login)))
     }
 
     /// Shares the server's connections out; none when the budget is `auto` and the capacity unknown.
     pub fn shares(&self, capacity: Option<Capacity>) -> Option<Shares> {
-        let own = self.databases.iter().map(|database| (database.service.as_str(), database.pool));
+        let own = self.residents.iter().map(|resident| (resident.service.as_str(), resident.pool));
         let visiting = self.visitors.iter().map(|visitor| (visitor.service.as_str(), visitor.pool));
         Shares::among(self.budget, &own.chain(visiting).collect::<Vec<_>>(), capacity)
     }
 
-    /// Returns how the comments of all roles and databases of the solution begin.
+    /// Returns how the comments of all roles of the solution, and of its services' databases, begin. Those
+    /// of tenants' databases begin otherwise: see `tenant_mark`.
     pub fn family(&self) -> String {
         format!("pgfleet: solution {}, service ", self.solution)
     }
@@ -140,6 +155,36 @@ impl DesiredServer {
     pub fn mark(&self, service: &str) -> String {
         format!("{}{service}", self.family())
     }
+}
+
+impl DesiredDatabase {
+    /// Says what a database of a service should be, its own one or a tenant's.
+    pub(super) fn of(service: &Service, name: &str, guests: Vec<Guest>) -> Self {
+        Self {
+            service: service.name.clone(),
+            name: name.to_owned(),
+            schema: service.schema.clone(),
+            roles: Roles::of(&service.name),
+            extensions: service.extensions.clone(),
+            guests,
+        }
+    }
+
+    /// Returns the rights on the database itself that its service's roles and its guests have.
+    pub(super) fn rights(&self) -> BTreeSet<(&str, &'static str)> {
+        let mut wanted = BTreeSet::new();
+        for role in [&self.roles.migrator, &self.roles.app] {
+            wanted.extend([(role.as_str(), "CONNECT"), (role.as_str(), "TEMPORARY")]);
+        }
+        wanted.insert((&self.roles.readonly, "CONNECT"));
+        wanted.extend(self.guests.iter().map(|guest| (guest.role.as_str(), "CONNECT")));
+        wanted
+    }
+}
+
+/// Whether a service has all its roles on a server.
+fn resides(manifest: &Manifest, service: &Service, server: &str) -> bool {
+    service.server == server || (has_tenants(service) && manifest.holds_tenants(server))
 }
 
 /// Returns who declared the use of a module of this service.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pgfleet_postgres::{quote_ident, quote_literal};
 
 use super::budget::Shares;
-use super::desired::DesiredServer;
+use super::desired::{DesiredServer, Resident};
 use super::state::{RoleState, ServerState};
 use super::steps::{Step, setting};
 use crate::roles::{Login, META, Roles};
@@ -61,18 +61,11 @@ struct Wanted<'a> {
 impl Sight<'_> {
     /// Adds the steps for all roles of all services.
     pub(super) fn all(&self, steps: &mut Vec<Step>) {
-        for database in &self.desired.databases {
-            let roles = &database.roles;
-            let owner = Wanted {
-                service: &database.service,
-                role: &roles.owner,
-                login: false,
-                limit: None,
-                groups: Vec::new(),
-            };
+        for Resident { service, roles, .. } in &self.desired.residents {
+            let owner = Wanted { service, role: &roles.owner, login: false, limit: None, groups: Vec::new() };
             self.role(steps, &owner);
             for login in Login::ALL {
-                self.login(steps, &database.service, roles, login);
+                self.login(steps, service, roles, login);
             }
             self.member(steps, &roles.migrator, &roles.owner);
             setting(steps, self.state, &roles.readonly, None, "default_transaction_read_only", "on");
@@ -83,6 +76,36 @@ impl Sight<'_> {
         }
         for visitor in &self.desired.visitors {
             self.login(steps, &visitor.service, &visitor.roles, Login::App);
+        }
+    }
+
+    /// Adds the steps that give the logins of a service their place: a migrator acts as the owner, and all
+    /// look into the service's schema first.
+    ///
+    /// A service that has data in tenants' databases has one schema in all its databases, so this is set
+    /// for the role itself, and a tenant's database needs no settings. That of another service is set
+    /// for its database.
+    pub(super) fn places(&self, steps: &mut Vec<Step>, resident: &Resident) {
+        let roles = &resident.roles;
+        let path = (resident.schema != "public").then(|| format!("{}, public", quote_ident(&resident.schema)));
+        let home = self.desired.databases.iter().find(|database| database.service == resident.service);
+        let home = home.map(|database| database.name.as_str());
+        for login in Login::ALL {
+            let twin = self.twin_is_there(roles, login).then(|| roles.twin(login));
+            for role in [roles.login(login)].into_iter().chain(twin) {
+                let owner = (login == Login::Migrator).then_some(roles.owner.as_str());
+                let wanted = [("role", owner), ("search_path", path.as_deref())];
+                for (name, value) in wanted.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+                    // One that is set for the database wins, so it has to be right, too.
+                    let beside = home.filter(|home| self.state.setting(role, Some(home), name).is_some());
+                    if resident.tenants {
+                        setting(steps, self.state, role, None, name, value);
+                    }
+                    if let Some(home) = if resident.tenants { beside } else { home } {
+                        setting(steps, self.state, role, Some(home), name, value);
+                    }
+                }
+            }
         }
     }
 
@@ -104,7 +127,7 @@ impl Sight<'_> {
             self.role(steps, &wanted(twin, vec![first]));
             self.member(steps, twin, first);
             // What it makes belongs to the first, and row security sees the first. A migrator acts as
-            // the owner instead: set for the database.
+            // the owner instead: see `places`.
             if login != Login::Migrator {
                 setting(steps, self.state, twin, None, "role", first);
             }

@@ -15,7 +15,6 @@ use super::state::{
 };
 use super::steps::{Step, conflicts, content_steps, owns_meta, server_steps};
 use crate::error::{Error, ErrorKind};
-use crate::manifest::Budget;
 use crate::roles::{Login, META};
 use crate::vault::{Credential, Keeper, Vault};
 
@@ -144,14 +143,14 @@ async fn with(
         return Ok(provisioned);
     }
     if !steps.is_empty() {
-        take_lock(connection, desired).await?;
+        take_lock(connection, &desired.server).await?;
         // Another provisioner may have done it all while we waited.
         state = read_server(connection, &roles, &family).await.map_err(|error| failed(&error))?;
         refuse_conflicts(desired, &state)?;
         let vault = keeper.read().await?;
         passwords = self::passwords(admin, desired, &vault, &state).await;
         steps = server_steps(desired, &state, &passwords);
-        let done = execute(connection, &steps, desired, &vault, &mut provisioned).await;
+        let done = execute(connection, &steps, &desired.server, &vault, &mut provisioned).await;
         // Freed for those who poll; closing the connection frees it too.
         let _freed = lock::unlock(connection, LockKey::Provision).await;
         done?;
@@ -227,9 +226,10 @@ async fn passwords(admin: &Address, desired: &DesiredServer, vault: &Vault, stat
             let database = desired.databases.iter().find(|database| {
                 database.service == service || database.guests.iter().any(|guest| guest.service == service)
             });
-            // One that is here only for asking for its tenants asks there.
+            // One that is here for its tenants asks for them there. Where it may enter nothing of ours, it is
+            // told so only after its password was taken.
             let database = database.map(|database| database.name.as_str()).or(desired.control.as_deref());
-            let Some(database) = database else { continue };
+            let database = database.unwrap_or(admin.database());
             if !password_works(admin, role, credential, database, state).await {
                 passwords.failing.insert(role.to_owned());
             }
@@ -260,9 +260,9 @@ async fn password_works(
     }
 }
 
-async fn take_lock(connection: &Connection, desired: &DesiredServer) -> Result<(), Error> {
+async fn take_lock(connection: &Connection, server: &str) -> Result<(), Error> {
     let failed = |error: &pgfleet_postgres::Error| {
-        Error::postgres(format!("cannot lock server {} for provisioning", desired.server), error)
+        Error::postgres(format!("cannot lock server {server} for provisioning"), error)
     };
     for attempt in 1..=LOCK_TRIES {
         if lock::try_lock(connection, LockKey::Provision).await.map_err(|error| failed(&error))? {
@@ -270,7 +270,7 @@ async fn take_lock(connection: &Connection, desired: &DesiredServer) -> Result<(
         }
         tokio::time::sleep(retry::backoff(attempt, Duration::from_millis(20), Duration::from_millis(500))).await;
     }
-    let mut error = Error::new(ErrorKind::Failed, format!("cannot lock server {} for provisioning", desired.server));
+    let mut error = Error::new(ErrorKind::Failed, format!("cannot lock server {server} for provisioning"));
     if let Ok(Some(holder)) = lock::holder(connection, LockKey::Provision).await {
         error = error.cause(format!("another provisioner holds it: {holder}"));
     }
@@ -281,7 +281,7 @@ async fn take_lock(connection: &Connection, desired: &DesiredServer) -> Result<(
 async fn execute(
     connection: &Connection,
     steps: &[Step],
-    desired: &DesiredServer,
+    server: &str,
     vault: &Vault,
     provisioned: &mut Provisioned,
 ) -> Result<(), Error> {
@@ -289,7 +289,7 @@ async fn execute(
         let sql = match &step.password_of {
             Some(role) => {
                 let credential = vault
-                    .get(&desired.server, role)
+                    .get(server, role)
                     .ok_or_else(|| Error::new(ErrorKind::Failed, format!("there is no password for role {role}")))?;
                 // The verifier, so that the password itself reaches neither the wire nor a log.
                 step.sql.replace(":password", &pgfleet_postgres::quote_literal(&credential.verifier))
@@ -314,7 +314,7 @@ async fn execute(
                         .await;
                     attempt += 1;
                 }
-                Err(error) => return Err(refused(step, desired, &error)),
+                Err(error) => return Err(refused(step, server, &error)),
             }
         }
         provisioned.statements.push(Statement::from(step));
@@ -322,9 +322,9 @@ async fn execute(
     Ok(())
 }
 
-fn refused(step: &Step, desired: &DesiredServer, error: &pgfleet_postgres::Error) -> Error {
+fn refused(step: &Step, server: &str, error: &pgfleet_postgres::Error) -> Error {
     let place = step.database.as_deref().map(|name| format!(" in database {name}")).unwrap_or_default();
-    let own = Error::postgres(format!("cannot provision server {}{place}", desired.server), error)
+    let own = Error::postgres(format!("cannot provision server {server}{place}"), error)
         .cause(format!("statement: {}", step.sql.replace(":password", "'***'")));
     match error.sql_state() {
         Some("42501") => own.hinted(
@@ -382,20 +382,12 @@ pub(super) async fn inside(
     let content = read_inside(&connection, database, others).await.map_err(|error| failed(&error))?;
     let steps = content_steps(database, &content, with_meta, others);
     if !steps.is_empty() {
-        let here = DesiredServer {
-            solution: String::new(),
-            server: provisioned.server.clone(),
-            databases: Vec::new(),
-            visitors: Vec::new(),
-            control: None,
-            readers: Vec::new(),
-            budget: Budget::Auto,
-        };
+        let server = provisioned.server.clone();
         // Held inside this database, so that two provisioners do not change one catalog row at once.
-        take_lock(&connection, &here).await?;
+        take_lock(&connection, &server).await?;
         let content = read_inside(&connection, database, others).await.map_err(|error| failed(&error))?;
         let steps = content_steps(database, &content, with_meta, others);
-        execute(&connection, &steps, &here, vault, provisioned).await?;
+        execute(&connection, &steps, &server, vault, provisioned).await?;
     }
     connection.close().await;
     Ok(())

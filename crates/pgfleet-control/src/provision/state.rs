@@ -32,6 +32,14 @@ pub struct ServerState {
     pub capacity: Capacity,
 }
 
+impl ServerState {
+    /// Returns the value of a role's setting, everywhere or in one database.
+    pub fn setting(&self, role: &str, database: Option<&str>, name: &str) -> Option<&str> {
+        let entries = self.settings.get(&(role.to_owned(), database.unwrap_or_default().to_owned()))?;
+        entries.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
 /// One role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoleState {

@@ -8,7 +8,7 @@ use super::desired::{DesiredDatabase, DesiredServer};
 use super::guest_steps::guest_steps;
 use super::role_steps::{Passwords, Sight};
 use super::state::{ContentState, ServerState};
-use crate::roles::{Login, META};
+use crate::roles::META;
 
 /// One statement to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub fn conflicts(desired: &DesiredServer, state: &ServerState) -> Vec<Conflict> 
             });
         }
     };
-    for database in &desired.databases {
-        role_of(&database.service, &database.roles.owner);
+    for resident in &desired.residents {
+        role_of(&resident.service, &resident.roles.owner);
     }
     for (service, roles, login) in desired.logins() {
         roles.both(login).into_iter().for_each(|role| role_of(service, role));
@@ -88,7 +88,7 @@ pub fn server_steps(desired: &DesiredServer, state: &ServerState, passwords: &Pa
         // Without it we could not give databases to the owners, nor change what they own. A role
         // that exists and that we may not grant ourselves is somebody else's: see `owns_meta`.
         let options = if state.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-        for group in desired.databases.iter().map(|d| d.roles.owner.as_str()).chain([META]) {
+        for group in desired.residents.iter().map(|r| r.roles.owner.as_str()).chain([META]) {
             let wanted = match state.roles.get(group) {
                 None => true,
                 Some(role) => !role.acts && (role.grantable || group != META),
@@ -100,6 +100,9 @@ pub fn server_steps(desired: &DesiredServer, state: &ServerState, passwords: &Pa
     }
     for database in &desired.databases {
         database_steps(&mut steps, &sight, database);
+    }
+    for resident in &desired.residents {
+        sight.places(&mut steps, resident);
     }
     maintenance_steps(&mut steps, desired, state, &ours);
     steps
@@ -122,11 +125,10 @@ pub(super) fn setting(
     name: &str,
     value: &str,
 ) {
-    let key = (role.to_owned(), database.unwrap_or_default().to_owned());
-    let wanted = format!("{name}={value}");
+    let present = state.setting(role, database, name);
     // The server quotes a schema only where it must.
     let plain = |text: &str| if name == "search_path" { text.replace('"', "") } else { text.to_owned() };
-    if state.settings.get(&key).is_some_and(|entries| entries.iter().any(|entry| plain(entry) == plain(&wanted))) {
+    if present.is_some_and(|present| plain(present) == plain(value)) {
         return;
     }
     let place = database.map(|database| format!(" IN DATABASE {}", quote_ident(database))).unwrap_or_default();
@@ -155,35 +157,16 @@ fn database_steps(steps: &mut Vec<Step>, sight: &Sight<'_>, database: &DesiredDa
     if present.is_none_or(|found| found.comment != mark) {
         steps.push(Step::new(format!("COMMENT ON DATABASE {name} IS {}", quote_literal(&mark))));
     }
-    let mut wanted: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for role in [&database.roles.migrator, &database.roles.app] {
-        wanted.extend([(role.as_str(), "CONNECT"), (role.as_str(), "TEMPORARY")]);
-    }
-    wanted.insert((&database.roles.readonly, "CONNECT"));
-    wanted.extend(database.guests.iter().map(|guest| (guest.role.as_str(), "CONNECT")));
     rights(
         steps,
         &name,
-        &wanted,
+        &database.rights(),
         present.map(|found| &found.acl),
         |grantee| grantee.is_empty() || ours.contains(grantee),
         &database.roles.owner,
     );
     if present.is_none_or(|found| !found.open) {
         steps.push(Step::new(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")));
-    }
-    let roles = &database.roles;
-    let path = (database.schema != "public").then(|| format!("{}, public", quote_ident(&database.schema)));
-    for login in Login::ALL {
-        let twin = sight.twin_is_there(roles, login).then(|| roles.twin(login));
-        for role in [roles.login(login)].into_iter().chain(twin) {
-            if login == Login::Migrator {
-                setting(steps, state, role, Some(&database.name), "role", &roles.owner);
-            }
-            if let Some(path) = &path {
-                setting(steps, state, role, Some(&database.name), "search_path", path);
-            }
-        }
     }
 }
 

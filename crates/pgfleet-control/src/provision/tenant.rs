@@ -8,29 +8,23 @@ use super::desired::{DesiredDatabase, DesiredServer, guests};
 use super::run::{Provisioned, inside, role_names};
 use super::state::read_server;
 use super::steps::owns_meta;
+use crate::connections::has_tenants;
 use crate::error::Error;
 use crate::manifest::{Manifest, Service};
-use crate::roles::{Login, Roles};
+use crate::roles::Login;
 use crate::vault::Vault;
 
 /// Returns what each of the services wants in a database that they share.
+///
+/// Guests are those of the service's own database, as far as they have tenants themselves: the others
+/// are told of no tenant's database, and have no role where it may be.
 pub(crate) fn desired_tenant_database(manifest: &Manifest, services: &[&Service], name: &str) -> Vec<DesiredDatabase> {
-    services
-        .iter()
-        .map(|service| DesiredDatabase {
-            service: service.name.clone(),
-            name: name.to_owned(),
-            schema: service.schema.clone(),
-            roles: Roles::of(&service.name),
-            extensions: service.extensions.clone(),
-            // Of those that live in the same database.
-            guests: guests(manifest, service)
-                .into_iter()
-                .filter(|guest| services.iter().any(|other| other.name == guest.service))
-                .collect(),
-            pool: service.pool.max,
-        })
-        .collect()
+    let told = |guest: &str| manifest.service(guest).is_some_and(has_tenants);
+    let desired = services.iter().map(|service| {
+        let guests = guests(manifest, service).into_iter().filter(|guest| told(&guest.service)).collect();
+        DesiredDatabase::of(service, name, guests)
+    });
+    desired.collect()
 }
 
 /// Returns the role that owns such a database: the service's when there is one, else the administrator,
@@ -56,11 +50,12 @@ pub(crate) fn open_sql(desired: &[DesiredDatabase], name: &str, mark: &str) -> S
         "COMMENT ON DATABASE {database} IS {}; REVOKE ALL ON DATABASE {database} FROM PUBLIC",
         quote_literal(mark)
     );
-    let join = |roles: Vec<&str>| roles.into_iter().map(quote_ident).collect::<Vec<_>>().join(", ");
-    let working = join(desired.iter().flat_map(|d| [d.roles.migrator.as_str(), d.roles.app.as_str()]).collect());
-    let reading = join(desired.iter().map(|d| d.roles.readonly.as_str()).collect());
-    sql.push_str(&format!("; GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {working}"));
-    sql.push_str(&format!("; GRANT CONNECT ON DATABASE {database} TO {reading}"));
+    let rights: BTreeSet<(&str, &str)> = desired.iter().flat_map(DesiredDatabase::rights).collect();
+    for right in ["CONNECT", "TEMPORARY"] {
+        let roles: Vec<String> =
+            rights.iter().filter(|(_, given)| *given == right).map(|(role, _)| quote_ident(role)).collect();
+        sql.push_str(&format!("; GRANT {right} ON DATABASE {database} TO {}", roles.join(", ")));
+    }
     sql.push_str(&format!("; ALTER DATABASE {database} ALLOW_CONNECTIONS true IS_TEMPLATE false"));
     sql
 }

@@ -6,6 +6,7 @@ mod directory;
 mod isolation;
 mod limits;
 mod provision;
+mod residents;
 mod rotation;
 mod support;
 mod templates;
