@@ -76,6 +76,9 @@ impl Limit {
     pub(crate) fn peak(&self, command: &Command) -> Result<u64> {
         let mut measured = Command::new(&self.program);
         measured.arg("peak").arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        if let Some(folder) = command.get_current_dir() {
+            measured.current_dir(folder);
+        }
         for (name, value) in command.get_envs() {
             if let Some(value) = value {
                 measured.env(name, value);

@@ -19,6 +19,7 @@ mod server;
 mod service;
 mod set_up;
 mod single;
+mod tenants;
 mod test_databases;
 mod text;
 mod timing;
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["migrate", rest @ ..] => migrate(&Options::parse(rest)?),
         ["connections", rest @ ..] => connections::measure(&connections::Options::parse(rest)?),
+        ["tenants", rest @ ..] => tenants::measure(&tenants::Options::parse(rest)?),
         // Somebody's turn in section (e) of `connections`.
         ["memory", whose, url] => connections::memory::show(whose, url),
         // Somebody's turn in section (g).
@@ -51,9 +53,10 @@ fn main() -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: pgfleet-bench migrate {} | connections {} | stop-test-servers",
+            "usage: pgfleet-bench migrate {} | connections {} | tenants {} | stop-test-servers",
             options::USAGE,
-            connections::USAGE
+            connections::USAGE,
+            tenants::USAGE
         ),
     }
 }

@@ -7,7 +7,7 @@ mod fleet;
 pub(crate) mod memory;
 mod options;
 mod resolve;
-mod setting;
+pub(crate) mod setting;
 mod token;
 mod warm;
 

@@ -24,7 +24,7 @@ pub(super) const CONTROL: &str = "control";
 /// How sessions of both are called.
 pub(super) const APPLICATION: &str = "bench";
 
-pub(super) fn runtime() -> Result<Runtime> {
+pub(crate) fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?)
 }
 

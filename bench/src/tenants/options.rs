@@ -32,15 +32,8 @@ pub(super) enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 7] = [
-        Self::Create,
-        Self::Nothing,
-        Self::Rollout,
-        Self::Memory,
-        Self::Status,
-        Self::Proof,
-        Self::Simulation,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Create, Self::Nothing, Self::Rollout, Self::Memory, Self::Status, Self::Proof, Self::Simulation];
 }
 
 #[derive(Debug)]

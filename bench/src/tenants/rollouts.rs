@@ -7,7 +7,6 @@ use anyhow::Result;
 use super::options::Case;
 use super::solution::{SERVICE, Solution};
 use super::{AT_A_TIME, Bench, simulate};
-use crate::ratio::median_time;
 use crate::report::Report;
 use crate::timing::{self, Contender};
 
@@ -36,14 +35,16 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     if options.has(Case::Nothing) {
         nothing(bench, &solution, &targets, report)?;
     }
-    let one = rollout(bench, &solution, &targets, report)?;
+    if options.has(Case::Rollout) {
+        rollout(bench, &solution, &targets, report)?;
+    }
     if options.has(Case::Memory) {
-        solution.migration(|number| format!("ALTER TABLE item_01 ADD COLUMN more_{number} integer;\n"))?;
+        solution.more()?;
         let command = solution.command(&["migrate", "--concurrency", &at_a_time]);
         report.memory(&format!("(d) peak memory, {count} targets"), limit.peak(&command)?, "", PEAK);
     }
     if options.has(Case::Simulation) {
-        simulate::show(one, report)?;
+        simulate::measure(bench, &solution, report)?;
     }
     let own: Vec<String> = names.iter().map(|name| solution.database(name)).collect();
     server.prepare(|| server.drop(&own))
@@ -58,7 +59,10 @@ fn nothing(bench: &Bench<'_>, solution: &Solution<'_>, targets: &std::path::Path
     let Bench { options, server, limit, .. } = bench;
     let look = limit.message(
         "look-tenants.sql",
-        &format!("SELECT version, description, checksum, raw_hash, applied_at FROM pgfleet.{}_migrations", solution.service()),
+        &format!(
+            "SELECT version, description, checksum, raw_hash, applied_at FROM pgfleet.{}_migrations",
+            solution.service()
+        ),
     )?;
     let at_a_time = AT_A_TIME.to_string();
     let mut times = Vec::new();
@@ -85,15 +89,13 @@ fn nothing(bench: &Bench<'_>, solution: &Solution<'_>, targets: &std::path::Path
     Ok(())
 }
 
-/// Returns how long one target took, all things considered.
-fn rollout(bench: &Bench<'_>, solution: &Solution<'_>, targets: &std::path::Path, report: &mut Report) -> Result<Duration> {
+fn rollout(bench: &Bench<'_>, solution: &Solution<'_>, targets: &std::path::Path, report: &mut Report) -> Result<()> {
     let Bench { options, server, limit, .. } = bench;
     let at_a_time = AT_A_TIME.to_string();
-    let rounds = if options.has(Case::Rollout) { options.rounds } else { 1 };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 0..=rounds {
-        eprintln!("a rollout, round {round} of {rounds}");
-        let number = solution.migration(|number| format!("ALTER TABLE item_01 ADD COLUMN more_{number} integer;\n"))?;
+    for round in 0..=options.rounds {
+        eprintln!("a rollout, round {round} of {}", options.rounds);
+        let number = solution.more()?;
         let hash = "0".repeat(64);
         let message = limit.message(
             "roll.sql",
@@ -112,11 +114,8 @@ fn rollout(bench: &Bench<'_>, solution: &Solution<'_>, targets: &std::path::Path
         ours.extend(turn[0].times.clone());
         theirs.extend(turn[1].times.clone());
     }
-    let one = median_time(&ours) / u32::try_from(options.tenants)?;
-    if options.has(Case::Rollout) {
-        let ours = Contender::measured("pgfleet", ours);
-        let theirs = Contender::measured(format!("limit: {AT_A_TIME} threads over libpq"), theirs);
-        report.compare(&format!("(c) one migration, {} targets", options.tenants), &ours, &theirs, Some(1.3));
-    }
-    Ok(one)
+    let ours = Contender::measured("pgfleet", ours);
+    let theirs = Contender::measured(format!("limit: {AT_A_TIME} threads over libpq"), theirs);
+    report.compare(&format!("(c) one migration, {} targets", options.tenants), &ours, &theirs, Some(1.3));
+    Ok(())
 }

@@ -108,4 +108,9 @@ impl<'a> Solution<'a> {
         fs::write(self.folder.join("migrations").join(format!("{number:04}_more.sql")), sql(number))?;
         Ok(number)
     }
+
+    /// Adds a migration that every database takes; returns its number.
+    pub(super) fn more(&self) -> Result<usize> {
+        self.migration(|number| format!("ALTER TABLE item_01 ADD COLUMN more_{number} integer;\n"))
+    }
 }

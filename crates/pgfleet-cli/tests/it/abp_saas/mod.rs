@@ -20,8 +20,6 @@ impl Abp {
         folder.pgfleet("init --template abp-saas").exits(0).says("next: pgfleet up");
         let server = OwnServer::start(|_| ()).await.unwrap();
         folder.set("PGFLEET_SERVERS__MAIN__URL", server.superuser_url("postgres"));
-        // The host is nobody's tenant.
-        folder.set("PGFLEET_SEEDS__PROPERTIES__TENANT", "");
         let abp = Self { folder, server };
         abp.pgfleet("migrate").exits(0).says("5 databases: 5 changed, 0 up to date, 0 pending, 0 failed");
         abp
