@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::Row;
 use crate::path::SetPath;
+use crate::set::Set;
 use crate::step_error::StepError;
 use crate::store;
 
@@ -31,7 +32,8 @@ pub struct Applied {
     pub system_identifier: String,
     /// The database's oid on that server.
     pub database_oid: u32,
-    /// What was applied, by set; a run that seeds always and applied nothing tells where they stand.
+    /// What was applied, by set. The service's own set is always there, last: without versions when
+    /// nothing of it was applied.
     pub sets: Vec<AppliedSet>,
 }
 
@@ -79,20 +81,37 @@ impl std::fmt::Debug for Announce {
     }
 }
 
-/// Groups the rows that were not announced by the run that applied them, oldest run first.
-fn unannounced(path: &SetPath, rows: &[Vec<Row>]) -> BTreeMap<String, Vec<AppliedSet>> {
+/// Which rows wait to be announced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Due<'a> {
+    /// Those that were announced to nobody.
+    Unstamped,
+    /// Those of runs after this one, too: somebody else was told of them. None: of every run.
+    Since(Option<&'a str>),
+}
+
+impl Due<'_> {
+    fn is(self, row: &Row) -> bool {
+        // A run's id grows with time. What was written by hand is nobody's run.
+        let unheard = match self {
+            Self::Unstamped => false,
+            Self::Since(known) => known.is_none_or(|known| row.run.as_str() > known),
+        };
+        !row.run.is_empty() && (!row.announced || unheard)
+    }
+}
+
+/// Groups the rows that are to be announced by the run that applied them, oldest run first.
+fn unannounced(path: &SetPath, rows: &[Vec<Row>], due: Due<'_>) -> BTreeMap<String, Vec<AppliedSet>> {
     let mut runs: BTreeMap<String, Vec<AppliedSet>> = BTreeMap::new();
     for (set, rows) in path.sets().iter().zip(rows) {
         let mut by_run: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-        for row in rows.iter().filter(|row| !row.announced && !row.run.is_empty()) {
+        for row in rows.iter().filter(|row| due.is(row)) {
             by_run.entry(&row.run).or_default().push(row);
         }
         for (run, mut applied) in by_run {
             applied.sort_by_key(|row| (row.parsed(set.layout).is_none(), row.parsed(set.layout), row.version.clone()));
-            // A run's id grows with time: what an older run applied was there before.
-            let older = rows.iter().filter(|row| row.run.as_str() < run);
-            let from =
-                older.filter_map(|row| Some((row.parsed(set.layout)?, &row.version))).max().map(|(_, v)| v.clone());
+            let from = newest_before(set, rows, run);
             let newest = applied.iter().filter_map(|row| Some((row.parsed(set.layout)?, &row.version))).max();
             let before: Option<Version> = from.as_ref().and_then(|from| set.layout.version(from).ok());
             let to = match newest {
@@ -106,22 +125,24 @@ fn unannounced(path: &SetPath, rows: &[Vec<Row>]) -> BTreeMap<String, Vec<Applie
     runs
 }
 
-/// Says where the sets stand, for a run that applied nothing.
-///
-/// The service's own set is always there: an announcement of no set would leave nothing to record.
-fn unchanged(path: &SetPath, rows: &[Vec<Row>]) -> Vec<AppliedSet> {
-    let own = path.sets().len() - 1;
-    let sets = path.sets().iter().zip(rows).enumerate().filter(|(at, (_, rows))| *at == own || !rows.is_empty());
-    sets.map(|(_, (set, rows))| {
-        let newest = rows.iter().filter_map(|row| Some((row.parsed(set.layout)?, &row.version))).max();
-        let newest = newest.map(|(_, version)| version.clone());
-        AppliedSet { set: set.name.clone(), from: newest.clone(), to: newest, versions: Vec::new() }
-    })
-    .collect()
+/// Returns the newest version that older runs left: a run's id grows with time.
+fn newest_before(set: &Set, rows: &[Row], run: &str) -> Option<String> {
+    let older = rows.iter().filter(|row| row.run.as_str() < run);
+    older.filter_map(|row| Some((row.parsed(set.layout)?, &row.version))).max().map(|(_, version)| version.clone())
 }
 
-/// Announces what is on disk and was not announced, where that is `due`, and a run that is told of
-/// whatever it did.
+/// What is announced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct What<'a> {
+    /// The histories of the path's sets.
+    pub(crate) rows: &'a [Vec<Row>],
+    /// Which of their rows; none: none of them.
+    pub(crate) due: Option<Due<'a>>,
+    /// A run that is announced whatever it did.
+    pub(crate) forced: Option<&'a str>,
+}
+
+/// Announces what is on disk and was not announced.
 ///
 /// Returns what went wrong, which is no failure of the run: it is announced again later.
 pub(crate) async fn announce(
@@ -129,13 +150,18 @@ pub(crate) async fn announce(
     connection: &Connection,
     target: &str,
     path: &SetPath,
-    rows: &[Vec<Row>],
-    due: bool,
-    forced: Option<&str>,
+    what: What<'_>,
 ) -> Result<(), StepError> {
-    let mut runs = if due { unannounced(path, rows) } else { BTreeMap::new() };
-    if let Some(run) = forced {
-        runs.entry(run.to_owned()).or_insert_with(|| unchanged(path, rows));
+    let mut runs = what.due.map(|due| unannounced(path, what.rows, due)).unwrap_or_default();
+    if let Some(run) = what.forced {
+        runs.entry(run.to_owned()).or_default();
+    }
+    let own = path.own();
+    for (run, sets) in &mut runs {
+        if sets.iter().all(|applied| applied.set != own.name) {
+            let at = what.rows.last().and_then(|rows| newest_before(own, rows, run));
+            sets.push(AppliedSet { set: own.name.clone(), from: at.clone(), to: at, versions: Vec::new() });
+        }
     }
     if runs.is_empty() {
         return Ok(());
@@ -144,6 +170,7 @@ pub(crate) async fn announce(
     for (run, sets) in runs {
         let histories: Vec<String> = sets
             .iter()
+            .filter(|applied| !applied.versions.is_empty())
             .filter_map(|applied| path.find(&applied.set))
             .map(|set| set.history.announced_sql(&run))
             .collect();
@@ -164,8 +191,8 @@ pub(crate) async fn announce(
 }
 
 /// Whether something waits to be announced.
-pub(crate) fn is_due(rows: &[Vec<Row>]) -> bool {
-    rows.iter().flatten().any(|row| !row.announced && !row.run.is_empty())
+pub(crate) fn is_due(rows: &[Vec<Row>], due: Due<'_>) -> bool {
+    rows.iter().flatten().any(|row| due.is(row))
 }
 
 /// Reads the histories again, for announcing what a run applied.

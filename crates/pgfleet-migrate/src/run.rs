@@ -5,8 +5,9 @@ use std::time::Instant;
 use pgfleet_postgres::lock::{self, LockKey};
 use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, connect, quote_ident, retry};
 
+use crate::announce::{self, Due, What};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, Silent};
 use crate::history::{Record, Row};
 use crate::options::{Durability, Options, RetryOn};
 use crate::path::{PathPlan, SetPath};
@@ -71,6 +72,49 @@ pub async fn seed(
     // Seeds need the newest schema, whatever is enough for somebody else.
     let options = Options { to: None, enough: None, ..options.clone() };
     go(Verb::Seed, target, path, &options, observer).await
+}
+
+/// Announces what earlier runs applied and the announcer of these options has not heard of: runs that
+/// died before they could say so, and those that told somebody else.
+///
+/// `known` is the newest run that it has heard of. Nothing is applied. Says whether something was
+/// announced; while a run is under way nothing is, since that run will do it.
+///
+/// # Errors
+///
+/// The database cannot be read, or the announcer refuses. A database that is not there is none.
+pub async fn announce_left(
+    target: &Target,
+    path: &SetPath,
+    options: &Options,
+    known: Option<&str>,
+) -> Result<bool, Error> {
+    let Some(announcer) = &options.announcer else { return Ok(false) };
+    let connection = match open(target, "read the history of", false, options, &Silent).await? {
+        Opened::Connected { connection, .. } => connection,
+        Opened::Missing => return Ok(false),
+    };
+    let due = Due::Since(known);
+    let failed = |error| Error::connection(format!("cannot read the history of {}", target.name), error);
+    let work = async {
+        let rows = announce::rows(&connection, path).await.map_err(failed)?;
+        if !announce::is_due(&rows, due) || !lock::try_lock(&connection, LockKey::Migrate).await.map_err(failed)? {
+            return Ok(false);
+        }
+        // Who had the lock until now may have done it.
+        let rows = announce::rows(&connection, path).await.map_err(failed)?;
+        store::flush(&connection).await.map_err(failed)?;
+        let what = What { rows: &rows, due: Some(due), forced: None };
+        announce::announce(announcer, &connection, &target.name, path, what).await.map_err(|error| {
+            Error::new(ErrorKind::Code, format!("cannot announce what was applied to {}", target.name))
+                .cause(error.to_string())
+        })?;
+        Ok(true)
+    };
+    let result = work.await;
+    // The lock belongs to the session and ends with it.
+    connection.close().await;
+    result
 }
 
 async fn go(
@@ -207,7 +251,7 @@ impl Run<'_> {
             if self.has_to_announce(&looked.rows) {
                 // Another run may still be about to put them on disk.
                 self.flush(connection).await?;
-                self.announce(connection, &looked.rows, true, &mut report).await;
+                self.announce(connection, &looked.rows, Some(Due::Unstamped), &mut report).await;
             }
             return Ok(report);
         }
@@ -295,8 +339,8 @@ impl Run<'_> {
             }
         }
         if self.options.announcer.is_some() {
-            match crate::announce::rows(connection, self.path).await {
-                Ok(rows) => self.announce(connection, &rows, true, &mut report).await,
+            match announce::rows(connection, self.path).await {
+                Ok(rows) => self.announce(connection, &rows, Some(Due::Unstamped), &mut report).await,
                 Err(error) => report.notes.push(format!("the run is not announced yet: {error}")),
             }
         }
@@ -568,7 +612,7 @@ impl Run<'_> {
         let mut report = self.report(Outcome::DoneByAnother, looked, created, began);
         // The other one announces what it did.
         if self.forced().is_some() {
-            self.announce(connection, &looked.rows, false, &mut report).await;
+            self.announce(connection, &looked.rows, None, &mut report).await;
         }
         Ok(report)
     }
@@ -580,20 +624,17 @@ impl Run<'_> {
 
     /// Whether there is something to tell where a look found nothing to do.
     fn has_to_announce(&self, rows: &[Vec<Row>]) -> bool {
-        let left = self.target.guest().is_none() && crate::announce::is_due(rows);
+        let left = self.target.guest().is_none() && announce::is_due(rows, Due::Unstamped);
         self.options.announcer.is_some() && (left || self.forced().is_some())
     }
 
     /// Tells what is on disk to whom it concerns; failing to is no failure of the run.
-    ///
-    /// `due` is whether also what earlier runs left is told.
-    async fn announce(&self, connection: &Connection, rows: &[Vec<Row>], due: bool, report: &mut Report) {
+    async fn announce(&self, connection: &Connection, rows: &[Vec<Row>], due: Option<Due<'_>>, report: &mut Report) {
         let Some(announcer) = &self.options.announcer else { return };
         // What was applied to a database that tenants share is the host's to tell.
-        let due = due && self.target.guest().is_none();
-        let (target, forced) = (self.target.name.as_str(), self.forced());
-        let told = crate::announce::announce(announcer, connection, target, self.path, rows, due, forced);
-        if let Err(error) = told.await {
+        let due = due.filter(|_| self.target.guest().is_none());
+        let what = What { rows, due, forced: self.forced() };
+        if let Err(error) = announce::announce(announcer, connection, &self.target.name, self.path, what).await {
             report.notes.push(format!("the run is not announced yet, the next one tries again: {error}"));
         }
     }

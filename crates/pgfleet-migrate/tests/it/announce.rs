@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use pgfleet_migrate::announce::{Announce, Announced, Announcer, Applied};
 use pgfleet_migrate::{Options, Outcome, Report, Set, SetPath, StepError, run};
+use pgfleet_postgres::lock;
 
 use crate::support::Bench;
 
@@ -205,4 +206,48 @@ async fn where_the_server_does_not_tell_its_identifier_its_address_stands_for_it
     assert_eq!(summary(&applied), ["trip - to 1: 1"], "{:?}", report.notes);
     assert_eq!(applied[0].system_identifier, bench.address().server());
     bench.run(&format!("drop owned by {role}; drop role {role}")).await;
+}
+
+async fn announce_left(bench: &Bench, told: &Told, known: Option<&str>) -> bool {
+    let options = Options { announcer: Some(Announce::new(told.clone())), ..bench.options.clone() };
+    run::announce_left(&bench.target(), &bench.path(), &options, known).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_only_listens_hears_of_runs_that_were_told_to_nobody_or_to_somebody_else() {
+    let bench = Bench::new().await;
+    let told = Told::default();
+    assert!(!announce_left(&bench, &told, None).await, "there is no history yet");
+    bench.file("1_a.sql", "select 1;");
+    bench.migrate().await.unwrap();
+    assert!(announce_left(&bench, &told, None).await);
+    let first = told.take();
+    assert_eq!(summary(&first), ["trip - to 1: 1"]);
+    assert_eq!(bench.column(DUE).await, ["0"]);
+    let known = Some(first[0].run.as_str());
+    assert!(!announce_left(&bench, &told, known).await);
+    // The service told its own hook.
+    let hook = Told::default();
+    bench.file("2_b.sql", "select 1;");
+    migrate(&bench, &bench.path(), &hook).await;
+    assert!(announce_left(&bench, &told, known).await);
+    assert_eq!(told.take(), hook.take());
+    // What is pending is not its business.
+    bench.file("3_c.sql", "select 1;");
+    bench.run("update pgfleet.trip_migrations set announced_at = null where version = '2'").await;
+    assert!(announce_left(&bench, &told, Some("ffffffff")).await);
+    assert_eq!(summary(&told.take()), ["trip 1 to 2: 2"]);
+}
+
+#[tokio::test]
+async fn who_only_listens_waits_until_a_run_is_over() {
+    let bench = Bench::new().await;
+    let told = Told::default();
+    bench.file("1_a.sql", "select 1;");
+    bench.migrate().await.unwrap();
+    let runs = bench.connect().await;
+    assert!(lock::try_lock(&runs, lock::LockKey::Migrate).await.unwrap());
+    assert!(!announce_left(&bench, &told, None).await);
+    runs.close().await;
+    assert!(announce_left(&bench, &told, None).await);
 }
