@@ -118,7 +118,7 @@ CREATE TABLE control.rollout_targets (
 CREATE INDEX rollout_targets_work_idx ON control.rollout_targets (rollout, wave, state, position);
 
 -- Messages between the parts of the fleet: written in the transaction that causes them, known again by
--- their cause, taken one at a time per target.
+-- their cause, taken one at a time per target, the oldest first.
 CREATE TABLE control.messages (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind       text NOT NULL CONSTRAINT messages_kind_check CHECK (kind IN
@@ -130,7 +130,9 @@ CREATE TABLE control.messages (
     body       jsonb NOT NULL,
     state      text NOT NULL DEFAULT 'waiting' CONSTRAINT messages_state_check CHECK (state IN
                    ('waiting', 'running', 'done', 'failed')),
+    -- How often it failed, and how often it was taken: a worker that dies has taken it and not failed.
     attempts   integer NOT NULL DEFAULT 0,
+    taken      integer NOT NULL DEFAULT 0,
     not_before timestamptz NOT NULL DEFAULT now(),
     worker     integer,
     error      text,
@@ -138,27 +140,31 @@ CREATE TABLE control.messages (
     created_at timestamptz NOT NULL DEFAULT now(),
     ended_at   timestamptz
 );
-CREATE INDEX messages_work_idx ON control.messages (not_before, id) WHERE state IN ('waiting', 'running');
+CREATE UNIQUE INDEX messages_running_idx ON control.messages (target) WHERE state = 'running';
+CREATE INDEX messages_work_idx ON control.messages (target, id) WHERE state IN ('waiting', 'running');
+CREATE INDEX messages_failed_idx ON control.messages (target) WHERE state = 'failed';
+CREATE INDEX messages_ended_idx ON control.messages (ended_at) WHERE state = 'done';
 
--- A host database was migrated: its history said so.
+-- Which runs on hosts were announced.
+CREATE INDEX applied_hosts_idx ON control.applied (target, run) WHERE target = set_name;
+
+-- A host database was migrated: its history said so. A tenant's database is announced as service/tenant,
+-- and nothing follows from it. The row of the service's own set is in every announcement.
 CREATE FUNCTION control.message_of_applied() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- A tenant's database is announced as service/tenant, and nothing follows from it.
-    IF position('/' IN NEW.target) = 0 THEN
-        INSERT INTO control.messages (kind, cause, target, body)
-        VALUES ('AppliedDatabaseMigrations', 'applied/' || NEW.system_identifier || '/' || NEW.database_oid || '/' || NEW.run,
-                NEW.target,
-                jsonb_build_object('service', NEW.target, 'database', NEW.database, 'run', NEW.run,
-                                   'from', NEW.from_version, 'to', NEW.to_version))
-        ON CONFLICT (cause) DO NOTHING;
-    END IF;
+    INSERT INTO control.messages (kind, cause, target, body)
+    VALUES ('AppliedDatabaseMigrations', 'applied/' || NEW.system_identifier || '/' || NEW.database_oid || '/' || NEW.run,
+            NEW.target,
+            jsonb_build_object('service', NEW.target, 'database', NEW.database, 'run', NEW.run,
+                               'from', NEW.from_version, 'to', NEW.to_version))
+    ON CONFLICT (cause) DO NOTHING;
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER message_of_applied AFTER INSERT ON control.applied
-    FOR EACH ROW EXECUTE FUNCTION control.message_of_applied();
+    FOR EACH ROW WHEN (NEW.target = NEW.set_name) EXECUTE FUNCTION control.message_of_applied();
 
 CREATE FUNCTION control.message_of_tenant() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -182,6 +188,11 @@ BEGIN
     IF TG_OP = 'UPDATE' AND NEW.changed_at = OLD.changed_at THEN
         RETURN NULL;
     END IF;
+    -- What a tenant is made with belongs to its making.
+    IF EXISTS (SELECT FROM control.tenants t WHERE t.name = NEW.tenant
+               AND (t.state IN ('requested', 'creating') OR t.created_at = now())) THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO control.messages (kind, cause, target, body)
     VALUES ('TenantConnectionStringUpdated',
             'string/' || NEW.tenant || '/' || NEW.connection || '/' || extract(epoch FROM NEW.changed_at), NEW.tenant,
@@ -192,6 +203,23 @@ END
 $$;
 CREATE TRIGGER message_of_string AFTER INSERT OR UPDATE ON control.tenant_strings
     FOR EACH ROW EXECUTE FUNCTION control.message_of_string();
+
+-- Whoever brings a target to where it should be settles what failed there.
+CREATE FUNCTION control.messages_settled() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE control.messages m SET state = 'done', ended_at = now(), note = 'the database was brought there since'
+    FROM changed c
+    WHERE m.state = 'failed' AND m.kind = 'ApplyDatabaseMigrations' AND c.state = 'current'
+      AND m.target = CASE c.tenant WHEN '' THEN c.service ELSE c.service || '/' || c.tenant END;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER messages_settled_at_first AFTER INSERT ON control.targets
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION control.messages_settled();
+CREATE TRIGGER messages_settled AFTER UPDATE ON control.targets
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION control.messages_settled();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA control FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA control FROM PUBLIC;

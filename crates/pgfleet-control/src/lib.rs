@@ -6,6 +6,7 @@
 
 mod announcer;
 pub mod catalogue;
+pub mod chain;
 pub mod connections;
 pub mod directory;
 pub mod environment;
@@ -32,6 +33,7 @@ pub mod targets;
 pub mod templates;
 pub mod tenants;
 pub mod vault;
+mod worker;
 
 pub use error::{Error, ErrorKind};
 pub use solution::Solution;

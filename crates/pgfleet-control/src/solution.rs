@@ -417,7 +417,7 @@ impl Solution {
     }
 
     /// Has what is applied announced to the control database.
-    fn announcing(&self, options: &Options) -> Options {
+    pub(crate) fn announcing(&self, options: &Options) -> Options {
         let control = &self.manifest.control;
         let admin = self.servers[&control.server].admin.clone();
         let announcer = ControlAnnouncer::new(admin, &control.database, &self.manifest.solution.name, options);

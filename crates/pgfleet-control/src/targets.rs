@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pgfleet_migrate::Target;
-use pgfleet_postgres::Address;
+use pgfleet_postgres::{Address, Type};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,24 @@ impl Solution {
         catalogue: &Catalogue,
         states: &[TenantState],
     ) -> Result<Vec<FleetTarget>, Error> {
+        self.some_tenant_targets(catalogue, states, "").await
+    }
+
+    /// Lists the databases of one tenant, as [`tenant_targets`](Self::tenant_targets) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`tenant_targets`](Self::tenant_targets). That there is no such tenant is none.
+    pub async fn targets_of_tenant(&self, catalogue: &Catalogue, tenant: &str) -> Result<Vec<FleetTarget>, Error> {
+        self.some_tenant_targets(catalogue, &TenantState::ALL, tenant).await
+    }
+
+    async fn some_tenant_targets(
+        &self,
+        catalogue: &Catalogue,
+        states: &[TenantState],
+        only: &str,
+    ) -> Result<Vec<FleetTarget>, Error> {
         let keys = self.keys()?;
         let words: Vec<&str> = states.iter().map(|state| state.word()).collect();
         let rows = catalogue
@@ -151,8 +169,9 @@ impl Solution {
             .query(
                 "SELECT s.tenant, s.connection, s.key_id, s.sealed, s.server, s.system_identifier, s.database, \
                  coalesce(s.database_oid, 0::oid) FROM control.tenant_strings s \
-                 JOIN control.tenants t ON t.name = s.tenant WHERE t.state = ANY ($1) ORDER BY s.tenant, s.connection",
-                &[(&words, pgfleet_postgres::Type::TEXT_ARRAY)],
+                 JOIN control.tenants t ON t.name = s.tenant WHERE t.state = ANY ($1) \
+                 AND ($2 = '' OR s.tenant = $2) ORDER BY s.tenant, s.connection",
+                &[(&words, Type::TEXT_ARRAY), (&only, Type::TEXT)],
             )
             .await
             .map_err(|error| Error::postgres("cannot read the tenants", &error))?;

@@ -63,6 +63,9 @@ pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Man
             drop_after: read.duration(&["tenants", "drop_after"]),
             canary: read.list(&["tenants", "canary"]),
             verify_after: read.duration(&["tenants", "verify_after"]),
+            after_connection_string_updated: read
+                .optional(&["tenants", "after_connection_string_updated"])
+                .filter(|command| !command.is_empty()),
             always_seed: read.bool(&["tenants", "always_seed"]),
         },
         events: Events {

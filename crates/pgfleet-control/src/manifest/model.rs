@@ -307,6 +307,8 @@ pub struct Tenants {
     pub canary: Vec<String>,
     /// After how long what is known of a database is looked up again.
     pub verify_after: Duration,
+    /// What is run after a tenant's string was changed.
+    pub after_connection_string_updated: Option<String>,
     /// Whether tenants are seeded when no schema changed.
     pub always_seed: bool,
 }

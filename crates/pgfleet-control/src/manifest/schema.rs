@@ -133,6 +133,7 @@ pub(super) static KEYS: &[Key] = &[
     key("tenants.drop_after", Period, Is("7d"), "How long the closed databases of a deleted or moved tenant are kept before they are dropped"),
     key("tenants.canary", List, Is(""), "Tenants that a rollout takes first"),
     key("tenants.verify_after", Period, Is("24h"), "After how long what the control database knows of a database is looked up in the database itself again"),
+    key("tenants.after_connection_string_updated", Text, Unset, "Command that is run after a tenant's string was changed and what it leads to was migrated, for `sh -c` in the manifest's folder, with `PGFLEET_TENANT` and `PGFLEET_CONNECTION`"),
     key("tenants.always_seed", Bool, Is("false"), "Seed tenants also when no schema changed"),
 
     key("migrations.lock_timeout", Duration, Is("2s"), "How long a statement of a migration waits for a lock"),

@@ -25,7 +25,9 @@ use secrecy::SecretString;
 
 pub use folder::{Board, Entry, Health, RunFolder, RunLock, RunState};
 pub use log::LogFiles;
+pub(crate) use output::{Lines, Tail};
 pub use process::Identity;
+pub(crate) use process::end_group;
 pub use supervisor::{Stopper, Supervisor, Watcher};
 
 use crate::error::Error;

@@ -10,13 +10,13 @@ const KEPT: usize = 20;
 
 /// Cuts what was read into lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     partial: Vec<u8>,
 }
 
 impl Lines {
     /// Takes what was read, and hands out the lines that are whole.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -29,7 +29,7 @@ impl Lines {
     }
 
     /// Hands out the last line when it has no end.
-    pub(super) fn finish(&mut self) -> Option<String> {
+    pub(crate) fn finish(&mut self) -> Option<String> {
         (!self.partial.is_empty()).then(|| text(&std::mem::take(&mut self.partial)))
     }
 
@@ -54,17 +54,17 @@ fn text(bytes: &[u8]) -> String {
 
 /// The last lines.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Tail(VecDeque<String>);
+pub(crate) struct Tail(VecDeque<String>);
 
 impl Tail {
-    pub(super) fn push(&mut self, line: &str) {
+    pub(crate) fn push(&mut self, line: &str) {
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
         self.0.push_back(line.to_owned());
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.0.iter().cloned().collect()
     }
 }

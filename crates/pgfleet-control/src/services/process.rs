@@ -131,7 +131,7 @@ pub(super) fn has_variable(pid: u32, variable: &str) -> bool {
 }
 
 /// Ends a process group: asks, waits, kills. Says whether it had to be killed.
-pub(super) async fn end_group(group: u32, limit: Duration) -> bool {
+pub(crate) async fn end_group(group: u32, limit: Duration) -> bool {
     signal_group(group, Signal::SIGTERM);
     if wait_until(limit, || !group_runs(group)).await {
         return false;

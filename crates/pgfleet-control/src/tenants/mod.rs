@@ -6,6 +6,7 @@
 
 mod check;
 mod read;
+mod unseen;
 mod verbs;
 
 use pgfleet_postgres::Address;

@@ -291,7 +291,7 @@ impl Solution {
 }
 
 /// Lets one change of tenants run at a time: two of them could each find a database free.
-async fn lock(connection: &Connection) -> Result<(), Error> {
+pub(super) async fn lock(connection: &Connection) -> Result<(), Error> {
     connection
         .execute_all("LOCK TABLE control.tenant_strings IN SHARE ROW EXCLUSIVE MODE")
         .await
@@ -307,7 +307,12 @@ async fn touch(connection: &Connection, tenant: &str) -> Result<(), Error> {
     }
 }
 
-async fn refuse_shared(connection: &Connection, tenant: &str, string: &NewString, tried: &Tried) -> Result<(), Error> {
+pub(super) async fn refuse_shared(
+    connection: &Connection,
+    tenant: &str,
+    string: &NewString,
+    tried: &Tried,
+) -> Result<(), Error> {
     let Some(physical) = &tried.physical else { return Ok(()) };
     let rows = connection
         .query(

@@ -2,6 +2,7 @@
 //! superuser.
 
 mod access;
+mod chain;
 mod directory;
 mod isolation;
 mod limits;

@@ -1,0 +1,352 @@
+//! Taking messages and handling them, until it is to stop.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use pgfleet_migrate::options::Stop;
+use pgfleet_migrate::{Observer, Options};
+
+use super::handle::{Handled, Handler, wait};
+use super::message::{Message, Received};
+use super::table::TableTransport;
+use super::transport::Transport;
+use crate::error::{Error, ErrorKind};
+use crate::solution::Solution;
+
+/// How often messages are asked for when there were none, and services' databases are looked at.
+const POLL: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How often what is long past is forgotten.
+const TIDY: Duration = Duration::from_secs(3600);
+
+/// How long to let a control database be that does not answer.
+const TROUBLE: Duration = Duration::from_secs(5);
+
+/// When a chain ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When it is to stop.
+    Stopped,
+    /// When nothing is due any more, and the services' databases have been looked at.
+    Idle,
+}
+
+/// How messages are handled.
+#[derive(Debug, Clone)]
+pub struct ChainOptions {
+    /// How many messages are handled at a time.
+    pub concurrency: usize,
+    /// When it ends.
+    pub until: Until,
+    /// What carries the messages; none is the table in the control database.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// The names of the variables that a hook would inherit; of pgfleet's own it gets none.
+    pub surroundings: Vec<String>,
+}
+
+impl ChainOptions {
+    /// Returns what a solution's manifest says.
+    pub fn of(solution: &Solution, until: Until) -> Self {
+        let concurrency = solution.manifest.migrations.concurrency as usize;
+        Self { concurrency, until, transport: None, surroundings: Vec::new() }
+    }
+}
+
+/// Something that is worth a line in a log.
+#[derive(Debug)]
+pub enum ChainEvent<'a> {
+    /// A message was handled.
+    Handled {
+        /// The message.
+        message: &'a Message,
+        /// What was done.
+        note: &'a str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Handling a message failed, and is tried again.
+    TriedAgain {
+        /// The message.
+        message: &'a Message,
+        /// Which try failed, counted from 1.
+        attempt: u32,
+        /// Of how many.
+        attempts: u32,
+        /// Pause before the next.
+        wait: Duration,
+        /// Why it failed.
+        error: &'a Error,
+    },
+    /// Handling a message failed for the last time; it waits for somebody to start it by hand.
+    Failed {
+        /// The message.
+        message: &'a Message,
+        /// Why it failed.
+        error: &'a Error,
+    },
+    /// Something else that keeps tenants from following; told once, until it is over.
+    Trouble {
+        /// What.
+        error: &'a str,
+    },
+    /// That is over.
+    Over {
+        /// What it was.
+        error: &'a str,
+    },
+}
+
+impl std::fmt::Display for ChainEvent<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Handled { message, note, took } => {
+                write!(f, "{} {}: {note} ({:.1} s)", message.kind(), message.subject(), took.as_secs_f32())
+            }
+            Self::TriedAgain { message, attempt, attempts, wait, error } => write!(
+                f,
+                "{} {}: failed, try {attempt} of {attempts}; again in {:.1} s: {}",
+                message.kind(),
+                message.subject(),
+                wait.as_secs_f32(),
+                line(error)
+            ),
+            Self::Failed { message, error } => {
+                write!(f, "{} {}: failed for the last time: {}", message.kind(), message.subject(), line(error))
+            }
+            Self::Trouble { error } => f.write_str(error),
+            Self::Over { error } => write!(f, "is over: {error}"),
+        }
+    }
+}
+
+/// An error in one line.
+fn line(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.causes() {
+        text.push_str(": ");
+        text.push_str(cause);
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!(" (hint: {hint})"));
+    }
+    text
+}
+
+/// Is told what happens; called between two pieces of work, so it must not block for long.
+pub trait ChainListener: Send + Sync {
+    /// Something happened.
+    fn happened(&self, event: &ChainEvent<'_>);
+}
+
+/// What has come to its end.
+enum Ended {
+    Message { received: Received, result: Result<Handled, Error>, took: Duration },
+    Looked(Result<Vec<(String, pgfleet_migrate::Error)>, Error>),
+}
+
+type Running<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + Send + 'a>>>;
+
+impl Solution {
+    /// Handles the messages by which tenants follow their services, several at a time.
+    ///
+    /// Any number of these may run, on any number of machines: a message goes to one of them, and what a
+    /// dead one had taken goes to the others. A message that fails is tried three times in all
+    /// (`max_tries` of `[migrations]`), with a random wait between `min_retry_wait` and `max_retry_wait`;
+    /// then it is set aside and shown, and so is its target, until somebody starts it by hand.
+    ///
+    /// Looks at the services' own databases, too, for what a service applied itself when it started.
+    ///
+    /// # Errors
+    ///
+    /// The control database is not there yet. One that goes away later is waited for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the messages in work to whoever looks next; `stop` ends it in an
+    /// orderly way.
+    pub async fn run_chain(
+        &self,
+        options: &ChainOptions,
+        stop: &Stop,
+        listener: &dyn ChainListener,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<(), Error> {
+        // Whether there is anything to do is said at once.
+        self.tenant_catalogue().await?.close().await;
+        let transport = options.transport.clone().unwrap_or_else(|| Arc::new(TableTransport::of(self)));
+        let runs = Options { stop: stop.clone(), ..self.options().clone() };
+        let mut handler = Handler::new(self, &runs, observer.clone());
+        handler.surroundings.clone_from(&options.surroundings);
+        let chain = Chain {
+            handler: &handler,
+            transport: &*transport,
+            attempts: self.manifest.migrations.max_tries,
+            listener,
+            stop,
+        };
+        Box::pin(chain.run(options)).await;
+        // What is in work is given back; whoever closes badly has only lost his leases.
+        let _stopped = transport.stop().await;
+        handler.close().await;
+        Ok(())
+    }
+}
+
+struct Chain<'a> {
+    handler: &'a Handler<'a>,
+    transport: &'a dyn Transport,
+    attempts: u32,
+    listener: &'a dyn ChainListener,
+    stop: &'a Stop,
+}
+
+impl<'a> Chain<'a> {
+    async fn run(&self, options: &ChainOptions) {
+        let mut running: Running<'_> = FuturesUnordered::new();
+        let mut troubles = Troubles { listener: self.listener, known: HashMap::new() };
+        let concurrency = options.concurrency.max(1);
+        let (mut messages, mut looking, mut looked) = (0, false, false);
+        let (mut ask, mut look, mut tidy) = (Instant::now(), Instant::now(), Instant::now());
+        while !self.stop.is_asked() {
+            let now = Instant::now();
+            if now >= look && !looking {
+                looking = true;
+                running.push(Box::pin(async { Ended::Looked(self.handler.look_at_hosts().await) }));
+            }
+            if now >= tidy {
+                tidy = now + TIDY;
+                troubles.note("tidy", self.transport.tidy().await.err());
+            }
+            let mut idle = false;
+            if now >= ask && messages < concurrency {
+                let received = self.transport.receive(concurrency - messages).await;
+                ask = Instant::now() + if received.is_ok() { POLL } else { TROUBLE };
+                troubles.note("messages", received.as_ref().err().map(copied));
+                let received = received.unwrap_or_default();
+                idle = received.is_empty();
+                messages += received.len();
+                running.extend(received.into_iter().map(|received| self.begun(received)));
+            }
+            if idle && looked && messages == 0 && !looking && options.until == Until::Idle {
+                break;
+            }
+            // Who ends makes room, and has messages asked for.
+            let asks = (messages < concurrency).then_some(ask);
+            let looks = (!looking).then_some(look);
+            let until = [asks, looks].into_iter().flatten().fold(tidy, Instant::min);
+            tokio::select! {
+                Some(ended) = running.next() => match ended {
+                    Ended::Message { received, result, took } => {
+                        messages -= 1;
+                        troubles.note("outcome", self.end(&received, result, took).await.err());
+                        // What follows from it may be there, and there is room again.
+                        ask = Instant::now();
+                    }
+                    Ended::Looked(result) => {
+                        (looking, looked, look) = (false, true, Instant::now() + LOOK);
+                        // What was announced may have become a message.
+                        ask = Instant::now();
+                        self.note_look(&mut troubles, result);
+                    }
+                },
+                () = tokio::time::sleep_until(until.into()) => {}
+                () = self.stop.asked() => {}
+            }
+        }
+        // The runs were asked to stop, too.
+        while let Some(ended) = running.next().await {
+            if let Ended::Message { received, result, took } = ended {
+                troubles.note("outcome", self.end(&received, result, took).await.err());
+            }
+        }
+    }
+
+    fn begun<'b>(&'b self, received: Received) -> Pin<Box<dyn Future<Output = Ended> + Send + 'b>>
+    where
+        'a: 'b,
+    {
+        Box::pin(async move {
+            let began = Instant::now();
+            let result = self.handler.handle(&received).await;
+            Ended::Message { received, result, took: began.elapsed() }
+        })
+    }
+
+    /// Tells the transport how handling a message ended.
+    async fn end(&self, received: &Received, result: Result<Handled, Error>, took: Duration) -> Result<(), Error> {
+        let message = &received.message;
+        match result {
+            Ok(Handled { note, following }) => {
+                if self.transport.ack(received, &following, &note).await? {
+                    self.listener.happened(&ChainEvent::Handled { message, note: &note, took });
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Stopped || self.stop.is_asked() => {
+                self.transport.give_back(received).await?;
+            }
+            Err(error) if received.attempt < self.attempts => {
+                let wait = wait(&self.handler.options);
+                if self.transport.retry(received, wait, &line(&error)).await? {
+                    let (attempt, attempts) = (received.attempt, self.attempts);
+                    let event = ChainEvent::TriedAgain { message, attempt, attempts, wait, error: &error };
+                    self.listener.happened(&event);
+                }
+            }
+            Err(error) => {
+                if self.transport.fail(received, &line(&error)).await? {
+                    self.listener.happened(&ChainEvent::Failed { message, error: &error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_look(&self, troubles: &mut Troubles<'_>, result: Result<Vec<(String, pgfleet_migrate::Error)>, Error>) {
+        let failed = match result {
+            Ok(failed) => {
+                troubles.note("hosts", None);
+                failed
+            }
+            Err(error) => return troubles.note("hosts", Some(error)),
+        };
+        for service in &self.handler.solution.manifest.services {
+            let error = failed.iter().find(|(of, _)| *of == service.name);
+            let error = error.map(|(_, error)| Error::of_run(format!("cannot look at {}", service.name), error));
+            troubles.note(&format!("service {}", service.name), error);
+        }
+    }
+}
+
+/// What is wrong now, so that it is told once and not each second.
+struct Troubles<'a> {
+    listener: &'a dyn ChainListener,
+    known: HashMap<String, String>,
+}
+
+impl Troubles<'_> {
+    fn note(&mut self, what: &str, error: Option<Error>) {
+        match error.as_ref().map(line) {
+            Some(error) => {
+                if self.known.get(what) != Some(&error) {
+                    self.listener.happened(&ChainEvent::Trouble { error: &error });
+                    self.known.insert(what.to_owned(), error);
+                }
+            }
+            None => {
+                if let Some(error) = self.known.remove(what) {
+                    self.listener.happened(&ChainEvent::Over { error: &error });
+                }
+            }
+        }
+    }
+}
+
+fn copied(error: &Error) -> Error {
+    let copy = Error::new(error.kind(), error.to_string());
+    error.causes().iter().fold(copy, Error::cause)
+}

@@ -1,0 +1,205 @@
+//! What a string leads to that was stored without a look: making it where we may, and looking then.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pgfleet_migrate::Observer;
+use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, Type, connect, quote_ident};
+
+use super::verbs::{NewString, lock, refuse_shared};
+use super::{find, string_name};
+use crate::error::{Error, ErrorKind};
+use crate::physical::system_identifier;
+use crate::plans::Plans;
+use crate::roles::{Login, Roles};
+use crate::solution::Solution;
+use crate::targets::FleetTarget;
+use crate::templates::Shape;
+
+impl Solution {
+    /// Makes the database of a tenant that one of its strings leads to, when it is not there; says
+    /// whether it was made.
+    ///
+    /// On a server of the solution it is a copy of the template, with the rights of every database that
+    /// pgfleet makes; where the string names a role of its own, that role makes it.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, or the role may not make it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whoever stops leaves no database, or one that the next call finishes.
+    pub(crate) async fn make_missing(
+        &self,
+        target: &FleetTarget,
+        connection: &str,
+        plans: &Plans,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<bool, Error> {
+        let Some(first) = target.services.first() else { return Ok(false) };
+        let service = crate::jobs::find_service(&self.manifest, first)?;
+        let address = self.migrator_address(target, first)?;
+        let failed = |error: &pgfleet_postgres::Error| {
+            Error::postgres(format!("cannot make database {} of tenant {}", target.database, target.tenant), error)
+        };
+        match connect(&address, &Purpose::new("pgfleet tenant")).await {
+            Ok(session) => {
+                session.close().await;
+                return Ok(false);
+            }
+            Err(error) if error.kind() == PgErrorKind::DatabaseMissing => {}
+            // Closed, since somebody died while making it: to be finished, where it is ours.
+            Err(error) if error.sql_state() == Some("55000") => {}
+            Err(error) => return Err(failed(&error)),
+        }
+        let ours = Roles::of(&service.name).both(Login::Migrator).contains(&address.user());
+        match self.servers().find(|(name, _)| *name == target.server).filter(|_| ours) {
+            Some((_, server)) => {
+                let admin =
+                    connect(&server.admin, &Purpose::new("pgfleet tenant")).await.map_err(|error| failed(&error))?;
+                let copied = Box::pin(self.copy_for(&admin, target, connection, plans, observer)).await;
+                admin.close().await;
+                copied
+            }
+            None => create_as_told(&address).await.map_err(|error| {
+                failed(&error).hinted(format!("make it: CREATE DATABASE {}", quote_ident(&target.database)))
+            }),
+        }
+    }
+
+    async fn copy_for(
+        &self,
+        admin: &Connection,
+        target: &FleetTarget,
+        connection: &str,
+        plans: &Plans,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<bool, Error> {
+        let shape = Shape::of(&self.manifest, &target.services);
+        // A connection of its own: who makes a template holds a lock on it.
+        let catalogue = self.tenant_catalogue().await?;
+        let write = |error: &pgfleet_postgres::Error| Error::postgres("cannot write to the control database", error);
+        let work = async {
+            let key: [(&(dyn pgfleet_postgres::ToSql + Sync), Type); 3] =
+                [(&target.server, Type::TEXT), (&target.database, Type::TEXT), (&target.tenant, Type::TEXT)];
+            let rows = catalogue
+                .connection()
+                .query(
+                    "INSERT INTO control.tenant_databases AS d (server, database, tenant, connection, services, state) \
+                     VALUES ($1, $2, $3, $4, $5, 'creating') \
+                     ON CONFLICT (server, database) DO UPDATE SET services = excluded.services \
+                       WHERE d.tenant = excluded.tenant \
+                     RETURNING 1",
+                    &[
+                        key[0].clone(),
+                        key[1].clone(),
+                        key[2].clone(),
+                        (&connection, Type::TEXT),
+                        (&target.services, Type::TEXT_ARRAY),
+                    ],
+                )
+                .await
+                .map_err(|error| write(&error))?;
+            if rows.is_empty() {
+                let message = format!("database {} on server {} is another tenant's", target.database, target.server);
+                return Err(Error::new(ErrorKind::Failed, message).hinted("name another database in the string"));
+            }
+            let template = self.ensure_template(&catalogue, &target.server, &shape, plans, observer).await?;
+            let copied = self.copy_template(admin, &template, &shape, &target.tenant, &target.database).await?;
+            let identifier = system_identifier(admin).await.map_err(|error| write(&error))?;
+            catalogue
+                .connection()
+                .execute(
+                    "UPDATE control.tenant_databases SET state = 'open', system_identifier = $4, database_oid = $5 \
+                     WHERE server = $1 AND database = $2 AND tenant = $3",
+                    &[
+                        key[0].clone(),
+                        key[1].clone(),
+                        key[2].clone(),
+                        (&identifier, Type::TEXT),
+                        (&copied.oid, Type::OID),
+                    ],
+                )
+                .await
+                .map_err(|error| write(&error))?;
+            Ok(copied.made)
+        };
+        let made = Box::pin(work).await;
+        catalogue.close().await;
+        made
+    }
+
+    /// Looks where one of a tenant's strings leads that was stored without a look, as
+    /// [`set_connection`](Self::set_connection) does, and stores it with the string.
+    ///
+    /// # Errors
+    ///
+    /// It leads nowhere, to a service's own database, or to another tenant's.
+    pub(crate) async fn look_at_unseen(
+        &self,
+        name: &str,
+        connection: &str,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<(), Error> {
+        let tenant = find(&self.tenants().await?, name)?.clone();
+        let names: BTreeSet<String> = tenant.strings.iter().map(|string| string.connection.clone()).collect();
+        let opened = self.open_strings(&tenant).await?;
+        let Some((known, text)) = opened.into_iter().find(|(known, _)| known.connection == connection) else {
+            return Err(Error::new(ErrorKind::Failed, format!("{} was taken away", string_name(connection))));
+        };
+        if known.physical.is_some() {
+            return Ok(());
+        }
+        let users = self.users(connection, &names)?;
+        let hosts = self.host_databases().await?;
+        let string = NewString { connection: connection.to_owned(), text };
+        let tried = self.try_string(name, &string, &users, &hosts, observer).await?;
+        let Some(physical) = &tried.physical else { return Ok(()) };
+        let version = i32::try_from(physical.server_version).ok();
+        let catalogue = self.tenant_catalogue().await?;
+        catalogue.begin().await?;
+        let work = async {
+            lock(catalogue.connection()).await?;
+            if !known.shared {
+                refuse_shared(catalogue.connection(), name, &string, &tried).await?;
+            }
+            catalogue
+                .connection()
+                .execute(
+                    "UPDATE control.tenant_strings SET system_identifier = $4, database = $5, database_oid = $6, \
+                     server_version = $7, checked_at = now() \
+                     WHERE tenant = $1 AND connection = $2 AND shown = $3 AND checked_at IS NULL",
+                    &[
+                        (&name, Type::TEXT),
+                        (&connection, Type::TEXT),
+                        (&known.shown, Type::TEXT),
+                        (&physical.system_identifier, Type::TEXT),
+                        (&physical.database, Type::TEXT),
+                        (&physical.oid, Type::OID),
+                        (&version, Type::INT4),
+                    ],
+                )
+                .await
+                .map_err(|error| Error::postgres("cannot change the tenants", &error))?;
+            Ok(())
+        };
+        let result = work.await;
+        let result = catalogue.end(result).await;
+        catalogue.close().await;
+        result
+    }
+}
+
+/// Makes a database as the role that a string names.
+async fn create_as_told(address: &Address) -> Result<bool, pgfleet_postgres::Error> {
+    let session = connect(&address.with_database("postgres"), &Purpose::new("pgfleet tenant")).await?;
+    let created = session.execute_all(&format!("CREATE DATABASE {}", quote_ident(address.database()))).await;
+    session.close().await;
+    match created {
+        Ok(()) => Ok(true),
+        // Made by somebody else at the same moment.
+        Err(error) if matches!(error.sql_state(), Some("42P04" | "23505")) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
