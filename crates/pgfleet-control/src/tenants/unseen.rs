@@ -9,12 +9,12 @@ use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, T
 use super::verbs::{NewString, lock, refuse_shared};
 use super::{find, string_name};
 use crate::error::{Error, ErrorKind};
-use crate::physical::system_identifier;
 use crate::plans::Plans;
 use crate::roles::{Login, Roles};
 use crate::solution::Solution;
 use crate::targets::FleetTarget;
 use crate::templates::Shape;
+use pgfleet_postgres::identity::system_identifier;
 
 impl Solution {
     /// Makes the database of a tenant that one of its strings leads to, when it is not there; says
