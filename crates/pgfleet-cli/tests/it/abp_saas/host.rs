@@ -16,9 +16,18 @@ const SERVICES: [(&str, &str); 5] = [
 /// The schemas with tables of services and modules.
 const OURS: &str = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgfleet')";
 
+/// One server for all of it: each takes longer to start than most of these take.
 #[tokio::test]
-async fn every_database_has_its_tables_and_a_second_run_does_nothing() {
+async fn the_host_side() {
     let abp = Abp::up().await;
+    every_database_has_its_tables_and_a_second_run_does_nothing(&abp).await;
+    the_host_has_its_administrator_permissions_languages_and_clients(&abp).await;
+    only_the_declared_pairs_are_open(&abp).await;
+    the_tables_follow_the_conventions(&abp).await;
+    a_way_back_and_forth_keeps_the_products(&abp).await;
+}
+
+async fn every_database_has_its_tables_and_a_second_run_does_nothing(abp: &Abp) {
     for (database, tables) in [
         (
             "administration",
@@ -67,9 +76,7 @@ async fn every_database_has_its_tables_and_a_second_run_does_nothing() {
     assert_eq!(versions, SERVICES);
 }
 
-#[tokio::test]
-async fn the_host_has_its_administrator_permissions_languages_and_clients() {
-    let abp = Abp::up().await;
+async fn the_host_has_its_administrator_permissions_languages_and_clients(abp: &Abp) {
     let admin = "select concat_ws(' ', tenant_id, user_name, email, roles) from identity.active_users";
     assert_eq!(abp.column("identity", admin).await, ["admin admin@abp-saas.example {admin}"]);
     let hash = "select password_hash like '$argon2id$%' from identity.users";
@@ -146,9 +153,7 @@ async fn the_host_has_its_administrator_permissions_languages_and_clients() {
     assert_eq!(abp.column("identity", admin).await, ["admin admin@abp-saas.example {admin}"]);
 }
 
-#[tokio::test]
-async fn only_the_declared_pairs_are_open() {
-    let abp = Abp::up().await;
+async fn only_the_declared_pairs_are_open(abp: &Abp) {
     let proof = abp.pgfleet("isolation verify --json").exits(0).json();
     let pairs = proof["pairs"].as_array().unwrap();
     let of = |verdict: &str| {
@@ -197,9 +202,7 @@ async fn only_the_declared_pairs_are_open() {
     abp.pgfleet("connection test").exits(0).says(", 0 failed");
 }
 
-#[tokio::test]
-async fn a_way_back_and_forth_keeps_the_products() {
-    let abp = Abp::up().await;
+async fn a_way_back_and_forth_keeps_the_products(abp: &Abp) {
     abp.column("product", "insert into product.categories (name) values ('lamps')").await;
     let products = "insert into product.products (name, price, category_id, stock_count) \
                     select 'lamp ' || n, n, c.id, 3 from generate_series(1, 3) n, product.categories c";
@@ -226,9 +229,7 @@ async fn a_way_back_and_forth_keeps_the_products() {
     abp.pgfleet("revert --service saas --steps 1").exits(1).says("has no down script");
 }
 
-#[tokio::test]
-async fn the_tables_follow_the_conventions() {
-    let abp = Abp::up().await;
+async fn the_tables_follow_the_conventions(abp: &Abp) {
     let unindexed = format!(
         "select c.conname from pg_constraint c join pg_namespace n on n.oid = c.connamespace \
          where c.contype = 'f' and {OURS} and not exists (select from pg_index i where i.indrelid = c.conrelid \
