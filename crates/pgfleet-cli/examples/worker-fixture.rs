@@ -59,6 +59,9 @@ async fn run(mode: &str) -> Result<(), pgfleet::Error> {
     if mode != "recorded" {
         builder = builder.migration(AddRiders).migration(BackfillRiders).seeder(Admin);
     }
+    if mode == "tenants" {
+        builder = builder.seeder(Welcome);
+    }
     if mode == "module" {
         builder = builder.module(Module::new("extras").schema("extras").migrations(Folder::new(
             "extras",
@@ -177,6 +180,26 @@ impl Seeder for Admin {
     async fn seed(&self, db: &Db<'_>) -> StepResult {
         let id: i32 = db.property("admin")?.parse()?;
         db.execute("INSERT INTO trips VALUES ($1) ON CONFLICT DO NOTHING", &[&id]).await?;
+        Ok(())
+    }
+}
+
+/// Writes down for whom it runs.
+struct Welcome;
+
+impl Seeder for Welcome {
+    fn name(&self) -> &'static str {
+        "3_welcome"
+    }
+
+    fn properties(&self) -> &[&str] {
+        &["tenant"]
+    }
+
+    async fn seed(&self, db: &Db<'_>) -> StepResult {
+        db.batch("CREATE TABLE IF NOT EXISTS welcomed (target text, tenant text, by_pid int)").await?;
+        let pid = i32::try_from(std::process::id())?;
+        db.execute("INSERT INTO welcomed VALUES ($1, $2, $3)", &[&db.target(), &db.tenant(), &pid]).await?;
         Ok(())
     }
 }

@@ -174,10 +174,13 @@ pub(crate) fn who() -> Who {
 pub(crate) fn properties(pairs: &[String]) -> Result<std::collections::BTreeMap<String, String>, CommandError> {
     pairs
         .iter()
-        .map(|pair| {
-            pair.split_once('=')
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .ok_or_else(|| CommandError::new(Exit::Usage, format!("--property {pair}: expected NAME=VALUE")))
+        .map(|pair| match pair.split_once('=') {
+            // A value given here would be passed over.
+            Some((name, _)) if name == pgfleet_migrate::seed::TENANT => {
+                Err(CommandError::new(Exit::Usage, format!("--property {name}: pgfleet sets it itself")))
+            }
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(CommandError::new(Exit::Usage, format!("--property {pair}: expected NAME=VALUE"))),
         })
         .collect()
 }

@@ -19,6 +19,7 @@ pub mod db;
 pub mod error;
 pub mod event;
 pub mod failure;
+pub mod guest;
 pub mod history;
 mod live;
 mod locate;

@@ -167,6 +167,8 @@ impl Builder {
     }
 
     /// Sets a property that seeds may use: `admin_email`. Passwords as Argon2id hashes.
+    ///
+    /// `tenant` is set by each run itself: to the tenant's name, or to the empty text for the host.
     #[must_use]
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.insert(name.into(), value.into());

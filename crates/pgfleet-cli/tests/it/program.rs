@@ -1,10 +1,18 @@
 //! Services whose migrations and seeders are partly Rust, in a program of their own.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use pgfleet_local::testing::{TestDatabase, TestServer};
+use pgfleet_migrate::event::Silent;
+use pgfleet_migrate::worker::Program;
+use pgfleet_migrate::{Options, Seeds, Set, SetPath, Target};
+use pgfleet_postgres::{Address, Purpose, connect};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -133,6 +141,66 @@ async fn seeds_run_again_when_a_property_of_a_seeder_changes_or_always() {
     case.pgfleet("seed --service {}_trip --property admin=8").exits(0).says("seeded 1");
     assert_eq!(case.column("SELECT id FROM trips ORDER BY id").await, ["1", "7", "8"]);
     case.pgfleet("seed --service {}_trip --property admin=8 --always").exits(0).says("seeded 2");
+}
+
+#[tokio::test]
+async fn a_program_seeds_the_host_and_tenants_with_and_without_databases() {
+    let server = TestServer::shared().await;
+    let (host, acmes) = (server.database().await, server.database().await);
+    let folder = tempfile::tempdir().unwrap();
+    let wrapper = folder.path().join("trip");
+    let fixture = example("worker-fixture");
+    let script = format!("#!/bin/sh\nFIXTURE_SERVICE=trip FIXTURE_MODE=tenants exec {} \"$@\"\n", fixture.display());
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let program = Program::new("trip", &wrapper, Arc::new(Silent));
+
+    let admin = |id: &str| BTreeMap::from([("admin".to_owned(), id.to_owned())]);
+    let migrations = vec![
+        ("1_trips.up.sql".into(), "create table trips (id int primary key);".into()),
+        ("1_trips.down.sql".into(), "drop table trips;".into()),
+    ];
+    let seeds = [("1_trips.sql", "insert into trips values (1) on conflict do nothing;")];
+    let own = Set::from_files("trip", Path::new("migrations"), migrations, None).unwrap();
+    let own = own.with_seeds(Seeds::from_files(Path::new("seeds"), seeds, admin("7")));
+    let files = SetPath::incomplete(Vec::new(), own);
+    let path = program.describe().await.unwrap().join(&files, program.path()).unwrap();
+
+    let options = Options::default();
+    let target = |name: &str, database: &TestDatabase| Target::new(name, Address::parse(&database.url()).unwrap());
+    let refused = program.seed(&target("trip", &host), &path, &options, &Silent).await.unwrap_err();
+    assert!(refused.causes()[0].contains("4 migrations are pending"), "{refused:?}");
+    let report = program.migrate(&target("trip", &host), &path, &options, &Silent).await.unwrap();
+    assert_eq!(report.seeded, ["1_trips", "2_admin", "3_welcome"]);
+
+    // One with a value of its own, one without, both without a database.
+    let (guest, own) = (target("trip/guest", &host).shared_by("guest"), path.with_properties(&admin("8")));
+    let report = program.seed(&guest, &own, &options, &Silent).await.unwrap();
+    assert_eq!(report.seeded, ["2_admin", "3_welcome"]);
+    let plain = target("trip/plain", &host).shared_by("plain");
+    assert_eq!(program.seed(&plain, &path, &options, &Silent).await.unwrap().seeded, ["3_welcome"]);
+    for (target, path) in [(&guest, &own), (&plain, &path), (&target("trip", &host), &path)] {
+        assert_eq!(program.seed(target, path, &options, &Silent).await.unwrap().seeded, [""; 0], "{target:?}");
+    }
+    assert!(program.migrate(&guest, &own, &options, &Silent).await.unwrap_err().to_string().contains("trip/guest"));
+
+    let acme = target("trip/acme", &acmes).of_tenant("acme");
+    let report = program.migrate(&acme, &path.with_properties(&admin("9")), &options, &Silent).await.unwrap();
+    assert_eq!(report.seeded, ["1_trips", "2_admin", "3_welcome"]);
+    program.close().await;
+
+    let welcomed = "select concat_ws(' ', target, coalesce(tenant, '-')) from welcomed order by 1";
+    assert_eq!(column(&host, welcomed).await, ["trip -", "trip/guest guest", "trip/plain plain"]);
+    assert_eq!(column(&host, "select id from trips order by id").await, ["1", "7", "8"]);
+    assert_eq!(column(&host, "select count(distinct by_pid) from welcomed").await, ["1"]);
+    assert_eq!(column(&acmes, welcomed).await, ["trip/acme acme"]);
+    assert_eq!(column(&acmes, "select id from trips order by id").await, ["1", "9"]);
+}
+
+async fn column(database: &TestDatabase, sql: &str) -> Vec<String> {
+    let connection = connect(&Address::parse(&database.url()).unwrap(), &Purpose::new("test")).await.unwrap();
+    let rows = connection.simple(sql).await.unwrap();
+    rows.iter().map(|row| row.get(0).unwrap_or("NULL").to_owned()).collect()
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ async fn seeds_run_when_they_are_new_or_changed() {
     solution.pgfleet("seed --property second=2").exits(0).says("seeded 1");
     assert_eq!(solution.column("trip", "select id from trips order by 1").await, ["1", "2"]);
     solution.pgfleet("seed --property nonsense").exits(2).says("NAME=VALUE");
+    solution.pgfleet("seed --property tenant=acme").exits(2).says("--property tenant: pgfleet sets it itself");
     solution.folder.file(&seed, "insert into trips values (3), (3);\n");
     let ran = solution.pgfleet("seed --property second=2").exits(1);
     ran.says(&format!("at {seed}:1:1")).says("23505");

@@ -4,6 +4,7 @@ mod tenants;
 
 use std::collections::BTreeMap;
 
+use pgfleet_migrate::seed::TENANT;
 use secrecy::ExposeSecret as _;
 
 use super::build::parse_uses;
@@ -29,6 +30,7 @@ pub(super) fn validate(layers: &Layers, manifest: &Manifest, errors: &mut Vec<Di
     check.ranges();
     check.connections();
     check.tenants();
+    check.properties();
     if manifest.env != "dev" {
         check.production();
     }
@@ -347,6 +349,18 @@ impl Check<'_> {
 
     fn is_set(&self, path: &[&str]) -> bool {
         self.layers.get(path).is_some_and(|entry| !entry.setter.is_default())
+    }
+
+    /// Each run sets one of the properties itself.
+    fn properties(&mut self) {
+        let manifest = self.manifest;
+        let solution = manifest.properties.contains_key(TENANT).then_some(vec!["seeds", "properties", TENANT]);
+        let services = manifest.services.iter().filter(|service| service.properties.contains_key(TENANT));
+        let services = services.map(|service| vec!["services", service.name.as_str(), "properties", TENANT]);
+        for path in solution.into_iter().chain(services) {
+            let message = format!("the property `{TENANT}` is set by pgfleet: to the tenant's name, or to nothing");
+            self.error_hinted(&path, message, Some("give the property another name".to_owned()));
+        }
     }
 
     fn connections(&mut self) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pgfleet_migrate::code::{Seeder, StepResult};
 use pgfleet_migrate::db::Db;
 use pgfleet_migrate::revert::Goal;
-use pgfleet_migrate::{Error, ErrorKind, Outcome, Report, Seeds, SetPath, Target, run};
+use pgfleet_migrate::{Error, ErrorKind, Outcome, Report, Seeds, SetPath, Target, guest, run};
 
 use crate::support::{Bench, shown};
 
@@ -229,6 +229,25 @@ async fn a_failing_seed_of_a_tenant_is_recorded_and_runs_again() {
     let attempt = "select action || ' ' || version || ' ' || statement from pgfleet.attempts";
     assert_eq!(case.bench.column(attempt).await, ["seed 2_tenant select 1 / length(:'tenant') - 1 / 0"]);
     assert_eq!(case.seed(&case.guest("acme"), &case.path).await.unwrap().seeded, ["2_tenant", "3_greeting"]);
+}
+
+#[tokio::test]
+async fn what_ran_for_a_tenant_is_forgotten_for_the_next_of_its_name() {
+    let case = Case::new().await;
+    let forget =
+        async |target: &Target| guest::forget(target, &case.path, &case.bench.options, &case.bench.events).await;
+    let acme = case.guest("acme");
+    assert_eq!(forget(&acme).await.unwrap(), 0);
+    case.migrate(&case.host()).await;
+    for tenant in ["acme", "zeta"] {
+        case.seed(&case.guest(tenant), &case.path).await.unwrap();
+    }
+    assert_eq!(forget(&acme).await.unwrap(), 2);
+    assert_eq!(case.seed(&case.guest("zeta"), &case.path).await.unwrap().outcome, Outcome::UpToDate);
+    case.log().await;
+    case.seed(&acme, &case.path).await.unwrap();
+    assert_eq!(case.log().await, ["for acme", "hello acme"]);
+    assert_eq!(forget(&case.host().of_tenant("acme")).await.unwrap_err().kind(), ErrorKind::Findings);
 }
 
 #[tokio::test]

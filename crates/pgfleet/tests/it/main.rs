@@ -5,6 +5,7 @@ mod errors;
 mod lending;
 mod start;
 mod support;
+mod tenant_seeds;
 mod test_databases;
 mod test_processes;
 mod values_ids;

@@ -285,6 +285,19 @@ fn no_error_repeats_a_secret() {
 }
 
 #[test]
+fn the_property_that_pgfleet_sets() {
+    insta::assert_snapshot!(
+        solution("[servers.main]\n[services.a.properties]\ntenant = \"x\"\n[seeds.properties]\ntenant = \"y\"\n").printed(),
+        @r"
+    pgfleet.toml:3:1: the property `tenant` is set by pgfleet: to the tenant's name, or to nothing
+    hint: give the property another name
+    pgfleet.toml:5:1: the property `tenant` is set by pgfleet: to the tenant's name, or to nothing
+    hint: give the property another name
+    "
+    );
+}
+
+#[test]
 fn uses_that_cannot_be() {
     insta::assert_snapshot!(
         printed("uses = [\"administration:permission\"]\n[services.administration]\nmodules = [\"permission\"]\n[modules.permission]\nschema = \"permission\"\n"),
