@@ -1,6 +1,6 @@
 //! What every command needs: the manifest, who works, how to talk, and Ctrl-C.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -96,21 +96,30 @@ impl Context {
         Ok(loaded)
     }
 
+    /// Loads a manifest as another process of ours did.
+    pub(crate) fn load_from(&self, manifest: &Path, env: &str) -> Result<Loaded, CommandError> {
+        Ok(Manifest::load(&Self::sources_of(manifest.to_owned(), Some(env.to_owned())))?)
+    }
+
     fn sources(&self) -> Result<Sources, CommandError> {
         let manifest = match &self.global.manifest {
             Some(path) if path.is_dir() => path.join(manifest::FILE_NAME),
             Some(path) => path.clone(),
             None => find()?,
         };
-        Ok(Sources {
+        Ok(Self::sources_of(manifest, self.global.env.clone()))
+    }
+
+    fn sources_of(manifest: PathBuf, env_name: Option<String>) -> Sources {
+        Sources {
             manifest,
-            env_name: self.global.env.clone(),
+            env_name,
             variables: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .filter(|(name, _)| name.starts_with("PGFLEET_"))
                 .collect(),
             flags: Vec::new(),
-        })
+        }
     }
 
     pub(crate) fn surroundings(&self) -> Surroundings {

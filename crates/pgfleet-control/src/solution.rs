@@ -381,7 +381,9 @@ impl Solution {
         let options = if looking {
             options
         } else {
-            announcing = self.announcing(options);
+            // Where tenants are always seeded they follow each run, also one that applied nothing.
+            let always_seed = options.always_seed || self.manifest.tenants.always_seed;
+            announcing = Options { always_seed, ..self.announcing(options) };
             &announcing
         };
         let mut reports = fleet::run_all(jobs, Work::Migrate, options, concurrency, observer.clone()).await;

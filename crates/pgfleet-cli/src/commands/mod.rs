@@ -3,6 +3,7 @@
 mod config;
 mod connection;
 mod down;
+mod follow;
 pub(crate) mod init;
 mod isolation;
 mod migrate;

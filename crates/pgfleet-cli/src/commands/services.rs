@@ -10,6 +10,7 @@ use pgfleet_control::services::{Board, Entry, LogFiles, Program, RunFolder, Supe
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
+use crate::commands::follow::{self, Follower, Whereabouts};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::prefix::Prefixed;
@@ -55,6 +56,7 @@ pub(crate) async fn stay(context: &Context, solution: &Solution, plan: Plan) -> 
     let supervisor = Supervisor::start(folder, lock, false, plan.programs, &plan.unready, prefixed)?;
     let stopper = supervisor.stopper();
     context.serve(Some(stopper.clone()));
+    let follower = Follower::begin(context, &solution.manifest);
     tokio::select! {
         well = supervisor.settled() => {
             report(context, &plan.documents, &supervisor.entries())?;
@@ -67,9 +69,17 @@ pub(crate) async fn stay(context: &Context, solution: &Solution, plan: Plan) -> 
         }
         () = stopper.asked() => {}
     }
+    let ended = tokio::select! {
+        () = supervisor.ended() => {
+            context.talk.say("all services have ended");
+            true
+        }
+        () = stopper.asked() => false,
+    };
+    // Who wants to stop waits for nothing that others can go on with.
     tokio::select! {
-        () = supervisor.ended() => context.talk.say("all services have ended"),
-        () = stopper.asked() => {}
+        () = follow::end(follower, ended) => {}
+        () = stopper.asked(), if ended => {}
     }
     supervisor.stop().await;
     let interrupted = context.was_interrupted();
@@ -89,6 +99,7 @@ struct Order {
     folder: std::path::PathBuf,
     programs: Vec<Ordered>,
     unready: Vec<(String, String)>,
+    whereabouts: Whereabouts,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -167,6 +178,7 @@ pub(crate) async fn detach(context: &Context, solution: &Solution, plan: Plan) -
         folder: folder.path().to_owned(),
         programs: plan.programs.iter().map(Ordered::from).collect(),
         unready: plan.unready.clone(),
+        whereabouts: Whereabouts::of(&solution.manifest),
     };
     let text = serde_json::to_string(&order).map_err(|error| failed("its order", &error))?;
     if let Some(mut input) = child.stdin.take() {
@@ -246,6 +258,7 @@ pub(crate) async fn supervise(context: &Context) -> Result<Exit, CommandError> {
     };
     let stopper = supervisor.stopper();
     context.serve(Some(stopper.clone()));
+    let follower = order.whereabouts.begin(context);
     tokio::select! {
         _ = supervisor.settled() => {
             let failed = supervisor.failed().into_iter().map(|service| {
@@ -257,9 +270,13 @@ pub(crate) async fn supervise(context: &Context) -> Result<Exit, CommandError> {
         () = stopper.asked() => {}
     }
     // One whose programs have all ended has nothing left to do.
+    let ended = tokio::select! {
+        () = supervisor.ended() => true,
+        () = stopper.asked() => false,
+    };
     tokio::select! {
-        () = supervisor.ended() => {}
-        () = stopper.asked() => {}
+        () = follow::end(follower, ended) => {}
+        () = stopper.asked(), if ended => {}
     }
     supervisor.stop().await;
     context.serve(None);

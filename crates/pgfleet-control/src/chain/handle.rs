@@ -137,10 +137,21 @@ impl<'a> Handler<'a> {
         if let Some(why) = self.is_not_served(tenant).await? {
             return Ok(Handled::noted(why));
         }
-        let targets = self.solution.targets_of_tenant(&*self.catalogue().await?, tenant).await?;
-        if !targets.iter().any(|target| target.services.contains(&service.name)) {
+        let catalogue = self.catalogue().await?;
+        let targets = self.solution.targets_of_tenant(&catalogue, tenant).await?;
+        let Some(target) = targets.iter().find(|target| target.services.contains(&service.name)) else {
             return Ok(Handled::noted(format!("{tenant} lives in the service's own database")));
+        };
+        if target.physical.is_some() {
+            return self.bring(&targets, &services, received).await.map(Handled::noted);
         }
+        // Nobody knows yet whose database it is.
+        let strings = strings_of(&catalogue, tenant).await?;
+        let own = strings.iter().find(|connection| self.led(connection, &strings).contains(&service.name));
+        if let Some(connection) = own {
+            self.make(tenant, connection, &services, received).await?;
+        }
+        let targets = self.solution.targets_of_tenant(&catalogue, tenant).await?;
         self.bring(&targets, &services, received).await.map(Handled::noted)
     }
 
@@ -232,7 +243,10 @@ impl<'a> Handler<'a> {
                 let name = target.name(&report.service);
                 match &report.result {
                     Ok(done) => notes.push(format!("{name}: {}", said(done))),
-                    Err(error) => failed = failed.or_else(|| Some(Error::of_run(error.to_string(), error))),
+                    Err(error) => {
+                        failed =
+                            failed.or_else(|| Some(Error::of_run(format!("cannot migrate and seed {name}"), error)))
+                    }
                 }
             }
         }
