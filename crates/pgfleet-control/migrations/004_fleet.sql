@@ -33,6 +33,8 @@ CREATE TABLE control.tenant_databases (
                           ('requested', 'creating', 'open', 'closed', 'dropping')),
     system_identifier text NOT NULL DEFAULT '',
     database_oid      oid,
+    -- Its size when somebody looked last.
+    bytes             bigint NOT NULL DEFAULT 0,
     -- Since when nobody can connect, and when it may be dropped.
     closed_at         timestamptz,
     drop_after        timestamptz,

@@ -286,7 +286,7 @@ impl Wanted {
 const MISSING: &str = "FROM control.tenant_strings s \
     JOIN unnest($1::text[], $2::text[], $3::text[]) AS w (service, connection, key_id) USING (connection) \
     LEFT JOIN control.service_strings h ON h.tenant = s.tenant AND h.service = w.service AND h.connection = s.connection \
-    WHERE h.tenant IS NULL OR h.key_id <> w.key_id OR h.changed_at <> s.changed_at";
+    WHERE (h.tenant IS NULL OR h.key_id <> w.key_id OR h.changed_at <> s.changed_at)";
 
 /// The strings that a service has and should not.
 const SURPLUS: &str = "FROM control.service_strings h WHERE NOT EXISTS \
@@ -306,18 +306,36 @@ async fn share(connection: &Connection, manifest: &Manifest, keys: &KeyRing) -> 
     let wanted = Wanted::of(manifest, keys)?;
     let removed =
         connection.execute(&format!("DELETE {SURPLUS}"), &wanted.values()).await.map_err(|error| failed(&error))?;
-    Ok((add_missing(connection, &wanted, keys).await?, removed))
+    Ok((add_missing(connection, &wanted, keys, None).await?, removed))
 }
 
-/// Gives services the strings that they lack, in the transaction that stored those.
-pub(crate) async fn share_missing(connection: &Connection, manifest: &Manifest, keys: &KeyRing) -> Result<(), Error> {
-    add_missing(connection, &Wanted::of(manifest, keys)?, keys).await?;
+/// Gives services the strings of a tenant that they lack, in the transaction that stored those.
+pub(crate) async fn share_missing(
+    connection: &Connection,
+    manifest: &Manifest,
+    keys: &KeyRing,
+    tenant: &str,
+) -> Result<(), Error> {
+    add_missing(connection, &Wanted::of(manifest, keys)?, keys, Some(tenant)).await?;
     Ok(())
 }
 
-async fn add_missing(connection: &Connection, wanted: &Wanted, keys: &KeyRing) -> Result<usize, Error> {
+async fn add_missing(
+    connection: &Connection,
+    wanted: &Wanted,
+    keys: &KeyRing,
+    tenant: Option<&str>,
+) -> Result<usize, Error> {
     let sql = format!("SELECT s.tenant, s.connection, s.key_id, s.sealed, w.service {MISSING}");
-    let rows = connection.query(&sql, &wanted.values()).await.map_err(|error| failed(&error))?;
+    let [services, connections, ids] = wanted.values();
+    let rows = match &tenant {
+        None => connection.query(&sql, &[services, connections, ids]).await,
+        Some(tenant) => {
+            let sql = format!("{sql} AND s.tenant = $4");
+            connection.query(&sql, &[services, connections, ids, (tenant, Type::TEXT)]).await
+        }
+    };
+    let rows = rows.map_err(|error| failed(&error))?;
     let (mut tenants, mut services, mut names) = (Vec::new(), Vec::new(), Vec::new());
     let (mut ids, mut texts) = (Vec::new(), Vec::new());
     for row in &rows {

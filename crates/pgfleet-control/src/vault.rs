@@ -401,10 +401,18 @@ pub(crate) fn property_hash(file: &SecretsFile, name: &str, password: Option<&Se
     hash
 }
 
-fn argon2id(password: &str) -> Result<String, Error> {
+/// Hashes a password.
+pub(crate) fn argon2id(password: &str) -> Result<String, Error> {
     use argon2::PasswordHasher as _;
     argon2::Argon2::default()
         .hash_password(password.as_bytes())
         .map(|hash| hash.to_string())
         .map_err(|error| Error::new(ErrorKind::Failed, format!("cannot hash a password: {error}")))
+}
+
+/// Returns whether a hash is that of a password.
+pub(crate) fn is_argon2id_of(hash: &str, password: &str) -> bool {
+    use argon2::PasswordVerifier as _;
+    argon2::PasswordHash::new(hash)
+        .is_ok_and(|hash| argon2::Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }

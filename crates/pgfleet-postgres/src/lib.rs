@@ -33,7 +33,7 @@ pub use error::{Error, ErrorKind, ErrorRecord, ServerError};
 pub use identity::Identity;
 pub use quote::{quote_ident, quote_literal};
 pub use tokio_postgres::types::{ToSql, Type};
-pub use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+pub use tokio_postgres::{Row, SimpleQueryMessage, SimpleQueryRow};
 
 /// Computes the SCRAM-SHA-256 verifier of a password.
 ///

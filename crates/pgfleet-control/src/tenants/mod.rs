@@ -5,9 +5,15 @@
 //! Strings are tried before they are stored, so what stands there has led somewhere once.
 
 mod check;
+mod create;
+mod life;
+mod placement;
+mod properties;
 mod read;
 mod unseen;
 mod verbs;
+
+use std::collections::BTreeMap;
 
 use pgfleet_postgres::Address;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -16,6 +22,7 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind};
 use crate::physical::Physical;
 
+pub use create::{Home, NewTenant};
 pub use verbs::{Choices, Done, NewString};
 
 /// The longest name of a tenant: one part of a host name.
@@ -66,8 +73,11 @@ impl TenantState {
         }
     }
 
-    fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.word() == word)
+    /// Reads the word.
+    fn read(word: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|state| state.word() == word).ok_or_else(|| {
+            Error::new(ErrorKind::Failed, format!("a tenant is in state `{word}`, which this version does not know"))
+        })
     }
 }
 
@@ -84,8 +94,41 @@ pub struct Tenant {
     pub created_at: String,
     /// When it was changed last, in UTC.
     pub updated_at: String,
+    /// Why making or removing it failed.
+    pub error: Option<String>,
+    /// How often that was tried.
+    pub attempts: u32,
     /// Its strings, the default first.
     pub strings: Vec<TenantString>,
+    /// The databases that pgfleet made for it.
+    pub databases: Vec<OwnDatabase>,
+    /// How many of its databases' services stand how: `current`, `behind`.
+    pub standings: BTreeMap<String, u64>,
+}
+
+/// A database that pgfleet made for a tenant, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OwnDatabase {
+    /// The server.
+    pub server: String,
+    /// The database.
+    pub database: String,
+    /// The string that leads there: empty for the default, else the service's.
+    pub connection: String,
+    /// The services in it.
+    pub services: Vec<String>,
+    /// `requested`, `creating`, `open`, `closed` or `dropping`.
+    pub state: String,
+    /// Since when nobody can connect, in UTC.
+    pub closed_at: Option<String>,
+    /// When it may be dropped, in UTC.
+    pub drop_after: Option<String>,
+    /// Its oid, once it was made.
+    #[serde(skip)]
+    pub oid: Option<u32>,
+    /// The cluster, once it was made.
+    #[serde(skip)]
+    pub system_identifier: String,
 }
 
 /// One connection string of a tenant, without its secret.
@@ -101,6 +144,8 @@ pub struct TenantString {
     pub checked_at: Option<String>,
     /// Whether another tenant may have the same database.
     pub shared: bool,
+    /// The solution's server on which pgfleet made the database; empty for a string that was given.
+    pub server: String,
     /// The other strings that lead to the same database.
     pub same_as: Vec<SameAs>,
     /// The services that read it.
@@ -145,13 +190,13 @@ pub fn name_mistake(name: &str) -> Option<String> {
 
 /// Finds a tenant.
 pub(crate) fn find<'a>(tenants: &'a [Tenant], name: &str) -> Result<&'a Tenant, Error> {
-    tenants.iter().find(|tenant| tenant.name == name).ok_or_else(|| unknown(tenants, name))
+    let names = || tenants.iter().map(|tenant| tenant.name.as_str()).collect::<Vec<_>>();
+    tenants.iter().find(|tenant| tenant.name == name).ok_or_else(|| unknown(&names(), name))
 }
 
-fn unknown(tenants: &[Tenant], name: &str) -> Error {
-    let names: Vec<&str> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+fn unknown(names: &[&str], name: &str) -> Error {
     Error::new(ErrorKind::Configuration, format!("there is no tenant `{name}`"))
-        .hinted(crate::connections::near(name, &names))
+        .hinted(crate::connections::near(name, names))
 }
 
 /// Completes a tenant's string by a service's own: what it does not say is as there.

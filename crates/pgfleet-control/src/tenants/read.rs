@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pgfleet_postgres::{Connection, Type};
+use pgfleet_postgres::{Connection, Row, ToSql, Type};
 use secrecy::SecretString;
 
-use super::{SameAs, Tenant, TenantState, TenantString, context, find};
+use super::{OwnDatabase, SameAs, Tenant, TenantState, TenantString, context, unknown};
 use crate::catalogue::Catalogue;
 use crate::connections::{readable, tenant_services};
 use crate::error::{Error, ErrorKind};
@@ -13,7 +13,7 @@ use crate::physical::Physical;
 use crate::solution::Solution;
 
 /// How times are written.
-const UTC: &str = "'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'";
+pub(super) const UTC: &str = "'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'";
 
 impl Solution {
     /// Lists the tenants by name.
@@ -23,7 +23,7 @@ impl Solution {
     /// The control database is not there yet, or cannot be read.
     pub async fn tenants(&self) -> Result<Vec<Tenant>, Error> {
         let catalogue = self.tenant_catalogue().await?;
-        let read = self.read_tenants(catalogue.connection()).await;
+        let read = self.read_tenants(catalogue.connection(), None).await;
         catalogue.close().await;
         read
     }
@@ -34,7 +34,10 @@ impl Solution {
     ///
     /// There is none of that name; and as [`tenants`](Self::tenants).
     pub async fn tenant(&self, name: &str) -> Result<Tenant, Error> {
-        find(&self.tenants().await?, name).cloned()
+        let catalogue = self.tenant_catalogue().await?;
+        let read = self.read_tenant(catalogue.connection(), name).await;
+        catalogue.close().await;
+        read
     }
 
     /// Lists the tenants; none where nothing was provisioned yet.
@@ -58,78 +61,61 @@ impl Solution {
         self.catalogue_if_any().await?.ok_or_else(not_yet)
     }
 
-    pub(crate) async fn read_tenants(&self, connection: &Connection) -> Result<Vec<Tenant>, Error> {
+    /// Reads the tenants by name; with `only`, that one, if there is one of that name.
+    pub(crate) async fn read_tenants(&self, connection: &Connection, only: Option<&str>) -> Result<Vec<Tenant>, Error> {
         let failed = |error: &pgfleet_postgres::Error| Error::postgres("cannot read the tenants", error);
-        let rows = connection
-            .query(
-                &format!(
-                    "SELECT name, display_name, state, to_char(created_at AT TIME ZONE 'UTC', {UTC}), \
-                     to_char(updated_at AT TIME ZONE 'UTC', {UTC}) FROM control.tenants ORDER BY name"
-                ),
-                &[],
-            )
-            .await
-            .map_err(|error| failed(&error))?;
-        let mut tenants = Vec::with_capacity(rows.len());
-        for row in rows {
-            let word: String = row.get(2);
-            let state = TenantState::of_word(&word).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Failed,
-                    format!("a tenant is in state `{word}`, which this version does not know"),
-                )
-            })?;
-            tenants.push(Tenant {
-                name: row.get(0),
-                display_name: row.get(1),
-                state,
-                created_at: row.get(3),
-                updated_at: row.get(4),
-                strings: Vec::new(),
-            });
-        }
-        let strings = connection
-            .query(
-                &format!(
-                    "SELECT tenant, connection, shown, system_identifier, database, coalesce(database_oid, 0::oid), \
-                     coalesce(server_version, 0), to_char(checked_at AT TIME ZONE 'UTC', {UTC}), shared \
-                     FROM control.tenant_strings ORDER BY tenant, connection"
-                ),
-                &[],
-            )
-            .await
-            .map_err(|error| failed(&error))?;
+        let only: &[(&(dyn ToSql + Sync), Type)] = &[(&only, Type::TEXT)];
+        let (tenants, strings, databases, standings) = (tenants_sql(), strings_sql(), databases_sql(), standings_sql());
+        let (tenants, strings, databases, standings) = futures_util::future::try_join4(
+            connection.query(&tenants, only),
+            connection.query(&strings, only),
+            connection.query(&databases, only),
+            connection.query(standings, only),
+        )
+        .await
+        .map_err(|error| failed(&error))?;
+        let mut tenants: Vec<Tenant> = tenants.iter().map(tenant_of).collect::<Result<_, _>>()?;
+        let strings: Vec<(String, TenantString)> = strings.iter().map(string_of).collect();
+        let same = Same::of(&strings);
         let mut by_tenant: BTreeMap<String, Vec<TenantString>> = BTreeMap::new();
-        for row in strings {
-            let (system_identifier, checked_at): (String, Option<String>) = (row.get(3), row.get(7));
-            let physical = Physical {
-                system_identifier,
-                database: row.get(4),
-                oid: row.get(5),
-                server_version: u32::try_from(row.get::<_, i32>(6)).unwrap_or_default(),
-            };
-            by_tenant.entry(row.get(0)).or_default().push(TenantString {
-                connection: row.get(1),
-                shown: row.get(2),
-                physical: checked_at.is_some().then_some(physical),
-                checked_at,
-                shared: row.get(8),
-                same_as: Vec::new(),
-                readers: Vec::new(),
-            });
+        for (tenant, mut string) in strings {
+            string.same_as = same.as_that(&tenant, &string);
+            by_tenant.entry(tenant).or_default().push(string);
         }
-        for tenant in &mut tenants {
-            tenant.strings = by_tenant.remove(&tenant.name).unwrap_or_default();
+        let mut made: BTreeMap<String, Vec<OwnDatabase>> = BTreeMap::new();
+        for row in &databases {
+            made.entry(row.get(0)).or_default().push(database_of(row));
         }
-        find_same(&mut tenants);
+        let mut stand: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for row in &standings {
+            let count = u64::try_from(row.get::<_, i64>(2)).unwrap_or_default();
+            stand.entry(row.get(0)).or_default().insert(row.get(1), count);
+        }
         let readable: Vec<_> = tenant_services(&self.manifest)
             .map(|service| (service.name.clone(), readable(&self.manifest, service)))
             .collect();
-        for string in tenants.iter_mut().flat_map(|tenant| &mut tenant.strings) {
-            let readers = readable.iter().filter(|(_, names)| names.contains(string.connection.as_str()));
-            string.readers = readers.map(|(service, _)| service.clone()).collect();
+        for tenant in &mut tenants {
+            tenant.strings = by_tenant.remove(&tenant.name).unwrap_or_default();
+            tenant.databases = made.remove(&tenant.name).unwrap_or_default();
+            tenant.standings = stand.remove(&tenant.name).unwrap_or_default();
+            for string in &mut tenant.strings {
+                let readers = readable.iter().filter(|(_, names)| names.contains(string.connection.as_str()));
+                string.readers = readers.map(|(service, _)| service.clone()).collect();
+            }
         }
         Ok(tenants)
+    }
+
+    /// Reads one tenant.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name, with the one that was probably meant.
+    pub(crate) async fn read_tenant(&self, connection: &Connection, name: &str) -> Result<Tenant, Error> {
+        match self.read_tenants(connection, Some(name)).await?.pop() {
+            Some(tenant) => Ok(tenant),
+            None => Err(no_tenant(connection, name).await),
+        }
     }
 
     /// Opens the strings of a tenant.
@@ -162,32 +148,135 @@ impl Solution {
     }
 }
 
-/// Finds out which strings lead to one database.
-fn find_same(tenants: &mut [Tenant]) {
-    // By oid and by name, so that thousands of strings are not compared with each other.
-    let mut places: BTreeMap<(String, String), Vec<SameAs>> = BTreeMap::new();
-    let keys = |physical: &Physical| {
+/// Says that there is no tenant of a name, with the one that was probably meant.
+pub(super) async fn no_tenant(connection: &Connection, name: &str) -> Error {
+    let names = match connection.query("SELECT name FROM control.tenants ORDER BY name", &[]).await {
+        Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
+        // The name is wrong whether or not the others can be read.
+        Err(_) => Vec::new(),
+    };
+    unknown(&names.iter().map(String::as_str).collect::<Vec<_>>(), name)
+}
+
+fn tenants_sql() -> String {
+    format!(
+        "SELECT name, display_name, state, to_char(created_at AT TIME ZONE 'UTC', {UTC}), \
+         to_char(updated_at AT TIME ZONE 'UTC', {UTC}), error, attempts FROM control.tenants \
+         WHERE $1 IS NULL OR name = $1 ORDER BY name"
+    )
+}
+
+/// The strings of the tenants that are asked for, and those of others that lead to the same databases.
+fn strings_sql() -> String {
+    format!(
+        "SELECT s.tenant, s.connection, s.shown, s.system_identifier, s.database, coalesce(s.database_oid, 0::oid), \
+         coalesce(s.server_version, 0), to_char(s.checked_at AT TIME ZONE 'UTC', {UTC}), s.shared, s.server \
+         FROM control.tenant_strings s WHERE $1 IS NULL OR s.tenant = $1 \
+         OR s.system_identifier <> '' AND EXISTS (SELECT FROM control.tenant_strings o WHERE o.tenant = $1 \
+            AND o.system_identifier = s.system_identifier \
+            AND (o.database_oid = s.database_oid OR o.database = s.database)) \
+         ORDER BY s.tenant, s.connection"
+    )
+}
+
+fn databases_sql() -> String {
+    format!(
+        "SELECT tenant, server, database, connection, services, state, database_oid, \
+         to_char(closed_at AT TIME ZONE 'UTC', {UTC}), to_char(drop_after AT TIME ZONE 'UTC', {UTC}), \
+         system_identifier FROM control.tenant_databases WHERE $1 IS NULL OR tenant = $1 \
+         ORDER BY tenant, connection, made_at, server, database"
+    )
+}
+
+fn standings_sql() -> &'static str {
+    "SELECT tenant, state, count(*) FROM control.targets \
+     WHERE tenant <> '' AND ($1 IS NULL OR tenant = $1) GROUP BY tenant, state"
+}
+
+fn tenant_of(row: &Row) -> Result<Tenant, Error> {
+    Ok(Tenant {
+        name: row.get(0),
+        display_name: row.get(1),
+        state: TenantState::read(row.get(2))?,
+        created_at: row.get(3),
+        updated_at: row.get(4),
+        error: row.get(5),
+        attempts: u32::try_from(row.get::<_, i32>(6)).unwrap_or_default(),
+        strings: Vec::new(),
+        databases: Vec::new(),
+        standings: BTreeMap::new(),
+    })
+}
+
+fn string_of(row: &Row) -> (String, TenantString) {
+    let checked_at: Option<String> = row.get(7);
+    let physical = Physical {
+        system_identifier: row.get(3),
+        database: row.get(4),
+        oid: row.get(5),
+        server_version: u32::try_from(row.get::<_, i32>(6)).unwrap_or_default(),
+    };
+    let string = TenantString {
+        connection: row.get(1),
+        shown: row.get(2),
+        physical: checked_at.is_some().then_some(physical),
+        checked_at,
+        shared: row.get(8),
+        server: row.get(9),
+        same_as: Vec::new(),
+        readers: Vec::new(),
+    };
+    (row.get(0), string)
+}
+
+fn database_of(row: &Row) -> OwnDatabase {
+    OwnDatabase {
+        server: row.get(1),
+        database: row.get(2),
+        connection: row.get(3),
+        services: row.get(4),
+        state: row.get(5),
+        oid: row.get(6),
+        closed_at: row.get(7),
+        drop_after: row.get(8),
+        system_identifier: row.get(9),
+    }
+}
+
+/// Which strings lead to one database.
+struct Same {
+    /// By oid and by name, so that thousands of strings are not compared with each other.
+    places: BTreeMap<(String, String), Vec<SameAs>>,
+}
+
+impl Same {
+    fn keys(physical: &Physical) -> [(String, String); 2] {
         let system = &physical.system_identifier;
         [(system.clone(), format!("oid {}", physical.oid)), (system.clone(), format!("name {}", physical.database))]
-    };
-    for tenant in tenants.iter() {
-        for string in &tenant.strings {
-            for key in string.physical.iter().flat_map(keys) {
-                let place = SameAs { tenant: tenant.name.clone(), connection: string.connection.clone() };
+    }
+
+    fn of(strings: &[(String, TenantString)]) -> Self {
+        let mut places: BTreeMap<(String, String), Vec<SameAs>> = BTreeMap::new();
+        for (tenant, string) in strings {
+            for key in string.physical.iter().flat_map(Self::keys) {
+                let place = SameAs { tenant: tenant.clone(), connection: string.connection.clone() };
                 places.entry(key).or_default().push(place);
             }
         }
+        Self { places }
     }
-    for tenant in tenants {
-        for string in &mut tenant.strings {
-            for key in string.physical.iter().flat_map(keys) {
-                for place in places.get(&key).into_iter().flatten() {
-                    let itself = place.tenant == tenant.name && place.connection == string.connection;
-                    if !itself && !string.same_as.contains(place) {
-                        string.same_as.push(place.clone());
-                    }
+
+    /// Returns the other strings that lead where this one does.
+    fn as_that(&self, tenant: &str, string: &TenantString) -> Vec<SameAs> {
+        let mut same: Vec<SameAs> = Vec::new();
+        for key in string.physical.iter().flat_map(Self::keys) {
+            for place in self.places.get(&key).into_iter().flatten() {
+                let itself = place.tenant == tenant && place.connection == string.connection;
+                if !itself && !same.contains(place) {
+                    same.push(place.clone());
                 }
             }
         }
+        same
     }
 }

@@ -1,6 +1,6 @@
 //! What can be done with a tenant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pgfleet_migrate::Observer;
@@ -8,7 +8,8 @@ use pgfleet_postgres::{Connection, Type};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::check::Tried;
-use super::{Tenant, TenantState, context, find, name_mistake, string_name};
+use super::create::{Home, NewTenant, check_name, refuse_taken};
+use super::{Tenant, TenantState, context, properties, string_name};
 use crate::catalogue::Catalogue;
 use crate::directory;
 use crate::error::{Error, ErrorKind};
@@ -66,18 +67,32 @@ impl Solution {
         choices: Choices,
         observer: &Arc<dyn Observer>,
     ) -> Result<Done, Error> {
-        if let Some(mistake) = name_mistake(name) {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                format!("`{name}` cannot be the name of a tenant: it {mistake}"),
-            ));
-        }
+        check_name(name)?;
+        let new = NewTenant {
+            name: name.to_owned(),
+            display_name: display_name.map(str::to_owned),
+            properties: BTreeMap::new(),
+            home: Home::Shared,
+        };
+        self.create_given(&new, strings, choices, observer).await
+    }
+
+    /// Makes a tenant that gets no database of its own.
+    pub(super) async fn create_given(
+        &self,
+        new: &NewTenant,
+        strings: &[NewString],
+        choices: Choices,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Done, Error> {
+        let name = &new.name;
         let catalogue = self.tenant_catalogue().await?;
         let taken = || {
             Error::new(ErrorKind::Failed, format!("there is a tenant {name} already"))
                 .hinted(format!("see it: pgfleet tenant show {name}"))
         };
-        if self.read_tenants(catalogue.connection()).await?.iter().any(|tenant| tenant.name == name) {
+        if let Some(there) = self.read_tenants(catalogue.connection(), Some(name)).await?.pop() {
+            refuse_taken(&there)?;
             return Err(taken());
         }
         let names: BTreeSet<String> = strings.iter().map(|string| string.connection.clone()).collect();
@@ -93,12 +108,13 @@ impl Solution {
                 connection,
                 "INSERT INTO control.tenants (name, display_name, state) VALUES ($1, $2, 'active') \
                  ON CONFLICT (name) DO NOTHING",
-                &[(&name, Type::TEXT), (&display_name.unwrap_or(name), Type::TEXT)],
+                &[(name, Type::TEXT), (&new.display_name.as_ref().unwrap_or(name), Type::TEXT)],
             )
             .await?;
             if made == 0 {
                 return Err(taken());
             }
+            properties::store(connection, &self.keys()?, name, &new.properties).await?;
             self.store_all(connection, name, strings, &tried, choices).await?;
             let strings: Vec<_> =
                 strings.iter().zip(&tried).map(|(string, tried)| (&string.connection, &tried.shown)).collect();
@@ -199,7 +215,7 @@ impl Solution {
         let work = async {
             let connection = catalogue.connection();
             lock(connection).await?;
-            let state = find(&self.read_tenants(connection).await?, name)?.state;
+            let state = self.read_tenant(connection, name).await?.state;
             if state == to {
                 return Ok(false);
             }
@@ -267,10 +283,9 @@ impl Solution {
             if !choices.shared {
                 refuse_shared(connection, tenant, string, tried).await?;
             }
-            store(connection, &keys, tenant, string, tried, choices).await?;
+            store(connection, &keys, tenant, string, tried, choices, "").await?;
         }
-        directory::share_missing(connection, &self.manifest, &keys).await?;
-        Ok(())
+        directory::share_missing(connection, &self.manifest, &keys, tenant).await
     }
 
     /// Ends the transaction and reads the tenant again.
@@ -283,9 +298,9 @@ impl Solution {
         tried: Vec<Tried>,
     ) -> Result<Done, Error> {
         catalogue.end(result).await?;
-        let tenants = self.read_tenants(catalogue.connection()).await?;
+        let tenant = self.read_tenant(catalogue.connection(), name).await;
         catalogue.close().await;
-        let tenant = find(&tenants, name)?.clone();
+        let tenant = tenant?;
         Ok(Done { tenant, changed, notes: tried.into_iter().flat_map(|tried| tried.notes).collect() })
     }
 }
@@ -342,13 +357,16 @@ pub(super) async fn refuse_shared(
     )))
 }
 
-async fn store(
+/// Stores a string; `server` is the one on which pgfleet made the database, empty for a string that was
+/// given.
+pub(super) async fn store(
     connection: &Connection,
     keys: &KeyRing,
     tenant: &str,
     string: &NewString,
     tried: &Tried,
     choices: Choices,
+    server: &str,
 ) -> Result<(), Error> {
     let sealed = keys.seal(&string.text, &context(tenant, &string.connection))?;
     let physical = tried.physical.as_ref();
@@ -358,12 +376,12 @@ async fn store(
     execute(
         connection,
         "INSERT INTO control.tenant_strings (tenant, connection, key_id, sealed, shown, system_identifier, database, \
-           database_oid, server_version, checked_at, shared) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN now() END, $11) \
+           database_oid, server_version, checked_at, shared, server) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN now() END, $11, $12) \
          ON CONFLICT (tenant, connection) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed, \
            shown = excluded.shown, system_identifier = excluded.system_identifier, database = excluded.database, \
            database_oid = excluded.database_oid, server_version = excluded.server_version, \
-           checked_at = excluded.checked_at, shared = excluded.shared, changed_at = clock_timestamp()",
+           checked_at = excluded.checked_at, shared = excluded.shared, server = excluded.server, changed_at = clock_timestamp()",
         &[
             (&tenant, Type::TEXT),
             (&string.connection, Type::TEXT),
@@ -376,13 +394,14 @@ async fn store(
             (&version, Type::INT4),
             (&physical.is_some(), Type::BOOL),
             (&choices.shared, Type::BOOL),
+            (&server, Type::TEXT),
         ],
     )
     .await?;
     Ok(())
 }
 
-async fn execute(
+pub(super) async fn execute(
     connection: &Connection,
     sql: &str,
     values: &[(&(dyn pgfleet_postgres::ToSql + Sync), Type)],

@@ -5,6 +5,7 @@ mod access;
 mod chain;
 mod directory;
 mod isolation;
+mod life;
 mod limits;
 mod provision;
 mod residents;

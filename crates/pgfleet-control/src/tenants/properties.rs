@@ -1,0 +1,124 @@
+//! What a tenant's seeds are given: stored sealed, passwords as their hashes only.
+
+use std::collections::BTreeMap;
+
+use pgfleet_postgres::{Connection, Type};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::error::{Error, ErrorKind};
+use crate::seal::KeyRing;
+use crate::vault;
+
+/// What a sealed property is bound to, so that rows cannot be swapped.
+fn context(tenant: &str, name: &str) -> String {
+    format!("tenant-property/{tenant}/{name}")
+}
+
+/// Whether a property is a password, of which only the hash is kept.
+fn is_password(name: &str) -> bool {
+    name.ends_with("password")
+}
+
+/// Refuses properties that cannot be a tenant's own.
+///
+/// # Errors
+///
+/// `tenant`, which every run binds by itself.
+pub(super) fn check(properties: &BTreeMap<String, SecretString>) -> Result<(), Error> {
+    if properties.contains_key(pgfleet_migrate::seed::TENANT) {
+        return Err(Error::new(ErrorKind::Configuration, "the property `tenant` cannot be given")
+            .cause("in the seeds of a tenant it is the tenant's name"));
+    }
+    Ok(())
+}
+
+/// Stores a tenant's properties; the transaction is the caller's.
+pub(super) async fn store(
+    connection: &Connection,
+    keys: &KeyRing,
+    tenant: &str,
+    properties: &BTreeMap<String, SecretString>,
+) -> Result<BTreeMap<String, String>, Error> {
+    let (mut names, mut sealed, mut values) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (name, value) in properties {
+        let value =
+            if is_password(name) { SecretString::from(vault::argon2id(value.expose_secret())?) } else { value.clone() };
+        sealed.push(keys.seal(&value, &context(tenant, name))?);
+        values.insert(name.clone(), value.expose_secret().to_owned());
+        names.push(name.as_str());
+    }
+    if !names.is_empty() {
+        connection
+            .execute(
+                "INSERT INTO control.tenant_properties (tenant, name, key_id, sealed) \
+                 SELECT $1, g.name, $2, g.sealed FROM unnest($3::text[], $4::bytea[]) AS g (name, sealed) \
+                 ON CONFLICT (tenant, name) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed",
+                &[
+                    (&tenant, Type::TEXT),
+                    (&keys.id(), Type::TEXT),
+                    (&names, Type::TEXT_ARRAY),
+                    (&sealed, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await
+            .map_err(|error| Error::postgres("cannot store the tenant's properties", &error))?;
+    }
+    Ok(values)
+}
+
+/// Reads a tenant's properties, as its seeds are given them.
+pub(crate) async fn read(
+    connection: &Connection,
+    keys: &KeyRing,
+    tenant: &str,
+) -> Result<BTreeMap<String, String>, Error> {
+    let rows = connection
+        .query("SELECT name, key_id, sealed FROM control.tenant_properties WHERE tenant = $1", &[(&tenant, Type::TEXT)])
+        .await
+        .map_err(|error| Error::postgres("cannot read the tenant's properties", &error))?;
+    let mut values = BTreeMap::new();
+    for row in rows {
+        let name: String = row.get(0);
+        let value = keys.open(row.get(1), row.get(2), &context(tenant, &name))?;
+        values.insert(name, value.expose_secret().to_owned());
+    }
+    Ok(values)
+}
+
+/// Returns the first property that is given and is not what is stored.
+pub(super) fn difference<'a>(
+    given: &'a BTreeMap<String, SecretString>,
+    stored: &BTreeMap<String, String>,
+) -> Option<&'a str> {
+    let same = |name: &str, value: &SecretString| {
+        stored.get(name).is_some_and(|stored| match is_password(name) {
+            true => vault::is_argon2id_of(stored, value.expose_secret()),
+            false => stored == value.expose_secret(),
+        })
+    };
+    given.iter().find(|(name, value)| !same(name, value)).map(|(name, _)| name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_again_is_known_also_by_its_hash() {
+        let given = |pairs: &[(&str, &str)]| -> BTreeMap<String, SecretString> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned().into())).collect()
+        };
+        let stored = BTreeMap::from([
+            ("admin_email".to_owned(), "a@acme.example".to_owned()),
+            ("admin_password".to_owned(), vault::argon2id("s3cret").unwrap()),
+        ]);
+        assert_eq!(difference(&given(&[]), &stored), None);
+        assert_eq!(
+            difference(&given(&[("admin_email", "a@acme.example"), ("admin_password", "s3cret")]), &stored),
+            None
+        );
+        assert_eq!(difference(&given(&[("admin_password", "S3cret")]), &stored), Some("admin_password"));
+        assert_eq!(difference(&given(&[("region", "eu")]), &stored), Some("region"));
+        assert!(check(&given(&[("tenant", "x")])).is_err());
+    }
+}
