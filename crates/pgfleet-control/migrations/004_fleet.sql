@@ -82,6 +82,8 @@ CREATE TABLE control.rollouts (
     concurrency  integer NOT NULL,
     canary       integer NOT NULL,
     max_failures integer NOT NULL,
+    -- Failures that were there when somebody had it go on: they do not halt it again.
+    forgiven     integer NOT NULL DEFAULT 0,
     -- A bundle that it was started from, so that every worker has it.
     bundle       bytea,
     reason       text,
@@ -117,7 +119,22 @@ CREATE TABLE control.rollout_targets (
     PRIMARY KEY (rollout, position),
     UNIQUE (rollout, server, database)
 );
-CREATE INDEX rollout_targets_work_idx ON control.rollout_targets (rollout, wave, state, position);
+CREATE INDEX rollout_targets_waiting_idx ON control.rollout_targets (rollout, wave, server, position)
+    WHERE state = 'waiting';
+CREATE INDEX rollout_targets_running_idx ON control.rollout_targets (rollout, wave) WHERE state = 'running';
+CREATE INDEX rollout_targets_failed_idx ON control.rollout_targets (rollout) WHERE state = 'failed';
+
+-- Who works on a rollout, and how many databases of each server at a time: {"main": 4}. A worker whose
+-- lock is gone is dead, whatever stands here.
+CREATE TABLE control.rollout_workers (
+    rollout  bigint NOT NULL REFERENCES control.rollouts (id) ON DELETE CASCADE,
+    worker   integer NOT NULL,
+    os_user  text NOT NULL,
+    host     text NOT NULL,
+    slots    jsonb NOT NULL DEFAULT '{}',
+    since    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (rollout, worker)
+);
 
 -- Messages between the parts of the fleet: written in the transaction that causes them, known again by
 -- their cause, taken one at a time per target, the oldest first.

@@ -130,8 +130,12 @@ impl Catalogue {
 
     /// Opens the control database.
     pub async fn open(admin: &Address, database: &str) -> Result<Self, Error> {
-        let address = admin.with_database(database);
-        let connection = connect(&address, &Purpose::new("pgfleet control"))
+        Self::open_for(admin, database, &Purpose::new("pgfleet control")).await
+    }
+
+    /// Opens the control database for a purpose.
+    pub(crate) async fn open_for(admin: &Address, database: &str, purpose: &Purpose) -> Result<Self, Error> {
+        let connection = connect(&admin.with_database(database), purpose)
             .await
             .map_err(|error| Error::postgres("cannot open the control database", &error))?;
         Ok(Self { connection })

@@ -157,7 +157,7 @@ pub enum Work {
 ///
 /// Boxed with its lifetime named: for a spawned task the compiler cannot prove by itself that the
 /// borrows inside may cross threads.
-fn work_on<'a>(
+pub(crate) fn work_on<'a>(
     job: &'a Job,
     work: &'a Work,
     options: &'a Options,

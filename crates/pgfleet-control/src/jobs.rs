@@ -214,6 +214,7 @@ pub(crate) fn base_options(manifest: &Manifest, surroundings: &Surroundings) -> 
         to: None,
         set: None,
         enough: None,
+        run: None,
         always_seed: false,
         announcer: None,
         dry_run: false,

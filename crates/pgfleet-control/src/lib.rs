@@ -25,6 +25,7 @@ pub mod provision;
 pub mod roles;
 mod rotate;
 pub mod rotation;
+pub mod rollouts;
 pub mod seal;
 pub mod services;
 pub mod solution;

@@ -456,7 +456,7 @@ impl Solution {
 }
 
 /// Whether a target failed because its database or role is not there or its password is not set.
-fn not_provisioned(report: &TargetReport) -> bool {
+pub(crate) fn not_provisioned(report: &TargetReport) -> bool {
     let Err(error) = &report.result else { return false };
     error.postgres().is_some_and(|error| {
         matches!(error.kind(), PgErrorKind::DatabaseMissing | PgErrorKind::Denied)

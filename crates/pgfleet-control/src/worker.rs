@@ -1,58 +1,69 @@
-//! A process that works on rows of the control database, and whether it is still alive.
+//! Who works, as the control database sees it: alive as long as its session is.
 //!
-//! A worker holds an advisory lock on its number for as long as its session lasts, and writes that
-//! number into the rows that it takes. The server frees the lock whatever the worker dies of, so a row
-//! whose number nobody holds has lost its worker, and goes to whoever finds it.
+//! A worker holds an advisory lock of its own in the control database, and writes the lock's number
+//! into what it takes. Whoever finds a number without a lock takes the work back: no clock decides it,
+//! and a process that was killed is dead when the server notices that its connection is gone.
 
-use pgfleet_postgres::Type;
+use pgfleet_postgres::Purpose;
 
 use crate::catalogue::Catalogue;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
-/// First half of the locks, `pgfw` in ASCII.
+/// First half of workers' locks, `pgfw` in ASCII.
 const SPACE: i32 = 0x7067_6677;
 
-/// Lists the numbers of the workers that are alive, as a subquery.
-pub(crate) const ALIVE: &str = "(SELECT l.objid::bigint FROM pg_catalog.pg_locks l \
-    WHERE l.locktype = 'advisory' AND l.classid = 1885824631 AND l.objsubid = 2 AND l.granted \
-    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))";
+/// How often another number is tried; two processes that think of the same one are rare.
+const TRIES: u32 = 16;
 
-/// A worker, alive as long as the connection on which it began.
+/// A worker that is alive as long as its catalogue's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Worker {
-    /// What it writes into the rows that it takes.
+    /// The number of its lock; never 0.
     pub(crate) number: i32,
 }
 
 impl Worker {
-    /// Begins to work, on this connection to the control database.
+    /// Takes a lock that nobody else has.
     ///
     /// # Errors
     ///
-    /// The control database does not answer.
+    /// The control database cannot be asked.
     pub(crate) async fn begin(catalogue: &Catalogue) -> Result<Self, Error> {
-        let failed = |error: &pgfleet_postgres::Error| Error::postgres("cannot begin to work", error);
-        loop {
-            // An oid is unsigned, and must read as the same number.
+        for _ in 0..TRIES {
             let number = rand::random_range(1..=i32::MAX);
+            let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({SPACE}, {number})");
             let rows = catalogue
                 .connection()
-                .query("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", &[(&SPACE, Type::INT4), (&number, Type::INT4)])
+                .simple(&sql)
                 .await
-                .map_err(|error| failed(&error))?;
-            if rows.first().is_some_and(|row| row.get(0)) {
+                .map_err(|error| Error::postgres("cannot begin to work with the control database", &error))?;
+            if rows.first().and_then(|row| row.get(0)) == Some("t") {
                 return Ok(Self { number });
             }
         }
+        Err(Error::new(ErrorKind::Failed, "cannot begin to work with the control database")
+            .cause(format!("{TRIES} locks in a row are taken")))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Returns the query for the numbers of all workers that are alive.
+pub(crate) fn alive_sql() -> String {
+    format!(
+        "SELECT objid::bigint::integer FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = {SPACE} \
+         AND objsubid = 2 AND granted AND database = (SELECT oid FROM pg_catalog.pg_database \
+         WHERE datname = pg_catalog.current_database())"
+    )
+}
 
-    #[test]
-    fn who_looks_for_the_living_looks_at_the_same_locks() {
-        assert!(ALIVE.contains(&format!("classid = {SPACE} ")));
-    }
+/// What a worker's connection is for: the server lets go of it soon after its machine is gone, and when
+/// it stops in the middle of a transaction.
+pub(crate) fn purpose(application: &str) -> Purpose {
+    Purpose::new(application)
+        .setting("statement_timeout", "0")
+        .setting("idle_session_timeout", "0")
+        .setting("idle_in_transaction_session_timeout", "30s")
+        .wish("tcp_keepalives_idle", "10")
+        .wish("tcp_keepalives_interval", "5")
+        .wish("tcp_keepalives_count", "3")
+        .wish("tcp_user_timeout", "30s")
 }

@@ -104,6 +104,11 @@ pub struct Options {
     /// Who waits for another run's lock is content when the own set has this version; none waits
     /// for all of them.
     pub enough: Option<pgfleet_sql::version::Version>,
+    /// The id under which everything is recorded; none makes a new one for each run.
+    ///
+    /// A run that was cut off and is taken up again under the same id reports all that was applied
+    /// under it, and can be taken back as one: [`Goal::Run`](crate::revert::Goal::Run).
+    pub run: Option<String>,
     /// Run every seed, also those that ran and did not change.
     pub always_seed: bool,
     /// Who is told what was applied; none leaves it to those who look later.
@@ -171,6 +176,7 @@ impl Default for Options {
             to: None,
             set: None,
             enough: None,
+            run: None,
             always_seed: false,
             announcer: None,
             dry_run: false,

@@ -182,7 +182,7 @@ impl Mending<'_> {
             let Some(row) = row else {
                 return Err(self.refused("its way back stopped, but it is not applied").hinted(self.reset_hint()));
             };
-            let script: Script = down_script(self.connection, self.set, self.version, row, self.target).await?;
+            let script: Script = down_script(self.connection, self.set, self.version, row, self.target, false).await?;
             let annotations = self.set.find(self.version).filter(|migration| migration.down.is_some());
             let annotations = annotations.map(|migration| &migration.down_annotations);
             let unit = down_unit(self.set, row, &script, annotations, self.target, self.options, &run)?;

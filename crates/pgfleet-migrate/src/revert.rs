@@ -27,12 +27,15 @@ pub enum Goal {
     Steps(usize),
     /// Down to this version, which stays applied; none reverts everything.
     To(Option<Version>),
+    /// What was applied under this run's id ([`Options::run`]), as it was recorded then.
+    Run(String),
 }
 
 /// Reverts migrations of one set in one target, newest first, each in a transaction with its
 /// history row: of the service's own set, or of the one that the options name.
 ///
-/// The down text is the file's; when the file is gone, the text recorded when it was applied.
+/// The down text is the file's; when the file is gone, or a run is taken back, the text recorded when
+/// it was applied.
 /// A dry run only says what would be reverted.
 ///
 /// # Errors
@@ -88,8 +91,9 @@ async fn with(
     refuse_required(connection, target, path, set, &chosen).await?;
     let mut scripts = Vec::with_capacity(chosen.len());
     for (version, row) in &chosen {
-        let annotations = set.find(version).map(|migration| migration.down_annotations.clone());
-        scripts.push((*row, down_script(connection, set, version, row, target).await?, annotations));
+        let recorded = matches!(goal, Goal::Run(_)) && !set.code.contains_key(version);
+        let annotations = set.find(version).filter(|_| !recorded).map(|migration| migration.down_annotations.clone());
+        scripts.push((*row, down_script(connection, set, version, row, target, recorded).await?, annotations));
     }
     let run = uuid::Uuid::now_v7().to_string();
     let mut units = Vec::with_capacity(scripts.len());
@@ -200,6 +204,7 @@ fn choose<'a>(rows: &'a [Row], layout: Layout, goal: &Goal, target: &Target) -> 
     let count = match goal {
         Goal::Steps(steps) => (*steps).min(applied.len()),
         Goal::To(None) => applied.len(),
+        Goal::Run(run) => of_run(&applied, run, target)?,
         Goal::To(Some(to)) => {
             if !applied.iter().any(|(version, _)| version == to) {
                 return Err(Error::new(ErrorKind::Findings, format!("cannot revert {} to {to}", target.name))
@@ -212,6 +217,16 @@ fn choose<'a>(rows: &'a [Row], layout: Layout, goal: &Goal, target: &Target) -> 
     let stays = applied.get(count).map(|(_, row)| row.version.clone());
     applied.truncate(count);
     Ok((applied, stays))
+}
+
+/// Counts the newest rows that a run applied.
+fn of_run(applied: &[(Version, &Row)], run: &str, target: &Target) -> Result<usize, Error> {
+    let count = applied.iter().take_while(|(_, row)| row.run == run).count();
+    let Some((_, below)) = applied[count..].iter().find(|(_, row)| row.run == run) else { return Ok(count) };
+    let (_, above) = applied[count];
+    Err(Error::new(ErrorKind::Findings, Action::Revert.sentence(&label(below), &target.name))
+        .cause(format!("{} was applied on top of it by another run; nothing was reverted", label(above)))
+        .hinted(format!("revert {} first", label(above))))
 }
 
 /// Makes a way back ready; `annotations` are none for a recorded text.
@@ -252,23 +267,26 @@ pub(crate) fn down_unit<'a>(
     Ok(unit)
 }
 
-/// Finds the text that undoes a migration.
+/// Finds the text that undoes a migration: the file's, or, if `as_recorded`, that of when it was applied.
 pub(crate) async fn down_script(
     connection: &Connection,
     set: &Set,
     version: &Version,
     row: &Row,
     target: &Target,
+    as_recorded: bool,
 ) -> Result<Script, Error> {
-    if let Some(down) = set.find(version).and_then(|migration| migration.down.as_ref()) {
-        return Ok(down.clone());
+    let of_file = set.find(version).and_then(|migration| migration.down.clone());
+    if !as_recorded && let Some(down) = of_file {
+        return Ok(down);
     }
     let recorded = store::texts(connection, &set.history, &row.version)
         .await
         .map_err(|error| Error::connection(format!("cannot revert {}", target.name), error))?
         .and_then(|(_, down)| down);
-    match recorded {
-        Some(text) => Ok(Script::from_text(format!("{} (recorded)", set.history.quoted()), text)),
+    let recorded = recorded.map(|text| Script::from_text(format!("{} (recorded)", set.history.quoted()), text));
+    match recorded.or(of_file) {
+        Some(script) => Ok(script),
         None => Err(Error::new(ErrorKind::Findings, Action::Revert.sentence(&label(row), &target.name))
             .cause("it has no down script; nothing was reverted")
             .hinted(if set.code.contains_key(version) {

@@ -125,7 +125,8 @@ async fn go(
     observer: &dyn Observer,
 ) -> Result<Report, Error> {
     let path = &*path.bound_to(target.tenant.as_deref());
-    let run = Run { verb, target, path, options, observer, id: uuid::Uuid::now_v7().to_string() };
+    let id = options.run.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let run = Run { verb, target, path, options, observer, id };
     retrying(target, options, observer, || run.once()).await
 }
 
@@ -327,7 +328,7 @@ impl Run<'_> {
         };
         work.apply(&units).await?;
         let mut report = self.report(Outcome::Applied, &looked, created, began);
-        report.applied = std::mem::take(&mut report.pending);
+        report.applied.append(&mut report.pending);
         report.seeded = std::mem::take(&mut report.pending_seeds);
         for (at, set) in self.path.sets().iter().enumerate() {
             let to = newest_after(set, &looked, at);
@@ -639,23 +640,50 @@ impl Run<'_> {
         }
     }
 
+    /// What was applied under this run's id before: by a process that was cut off.
+    fn earlier(&self, looked: &Looked) -> Vec<String> {
+        if self.options.run.is_none() {
+            return Vec::new();
+        }
+        let mut labels = Vec::new();
+        for (at, rows) in looked.rows.iter().enumerate() {
+            let layout = self.path.sets()[at].layout;
+            let mut rows: Vec<_> = rows.iter().filter(|row| row.run == self.id).collect();
+            rows.sort_by_key(|row| (row.is_repeatable(), row.parsed(layout)));
+            labels.extend(rows.iter().map(|row| {
+                let label = if row.is_repeatable() { row.version.clone() } else { crate::revert::label(row) };
+                self.path.label(at, &label)
+            }));
+        }
+        labels
+    }
+
+    /// The newest version of a set without what was applied under this run's id.
+    fn before(&self, looked: &Looked, at: usize) -> Option<String> {
+        let layout = self.path.sets()[at].layout;
+        let others = looked.rows[at].iter().filter(|row| row.run != self.id);
+        others.filter_map(|row| row.parsed(layout)).max().map(|version| version.to_string())
+    }
+
     fn report(&self, outcome: Outcome, looked: &Looked, created: bool, began: Instant) -> Report {
         let plans = &looked.plan.plans;
         let current = plans.last().and_then(|plan| plan.current.clone());
         let sets = self.path.sets();
-        let of_set = |(set, plan): (&Set, &crate::plan::Plan)| SetReport {
+        let earlier = self.earlier(looked);
+        let from = |at: usize| if earlier.is_empty() { plans[at].current.clone() } else { self.before(looked, at) };
+        let of_set = |(at, set): (usize, &Set)| SetReport {
             set: set.name.clone(),
-            from: plan.current.clone(),
-            to: plan.current.clone(),
+            from: from(at),
+            to: plans[at].current.clone(),
         };
         Report {
             target: self.target.name.clone(),
             set: self.path.own().name.clone(),
             outcome,
-            from: current.clone(),
+            from: from(sets.len() - 1),
             to: current,
-            sets: if sets.len() > 1 { sets.iter().zip(plans).map(of_set).collect() } else { Vec::new() },
-            applied: Vec::new(),
+            sets: if sets.len() > 1 { sets.iter().enumerate().map(of_set).collect() } else { Vec::new() },
+            applied: earlier,
             seeded: Vec::new(),
             pending: looked.plan.pending(self.path),
             pending_seeds: looked

@@ -14,7 +14,7 @@ use super::transport::{Answer, Transport};
 use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::solution::Solution;
-use crate::worker::{ALIVE, Worker};
+use crate::worker::{Worker, alive_sql};
 
 /// How often a message is taken by workers that die over it, before it is set aside.
 const DEATHS: i32 = 10;
@@ -63,7 +63,8 @@ impl TableTransport {
             "UPDATE control.messages SET worker = NULL, state = CASE WHEN taken < {DEATHS} THEN 'waiting' ELSE 'failed' END, \
              error = CASE WHEN taken < {DEATHS} THEN error ELSE 'whoever handled it has died, ' || taken || ' times' END, \
              ended_at = CASE WHEN taken < {DEATHS} THEN NULL ELSE now() END \
-             WHERE state = 'running' AND (worker IS NULL OR worker::bigint NOT IN {ALIVE})"
+             WHERE state = 'running' AND (worker IS NULL OR worker NOT IN ({}))",
+            alive_sql()
         );
         session.catalogue.connection().execute(&sql, &[]).await.map_err(|error| failed(&error))?;
         Ok(())

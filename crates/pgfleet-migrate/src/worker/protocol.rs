@@ -120,6 +120,7 @@ struct Terms {
     to: Option<String>,
     set: Option<String>,
     enough: Option<String>,
+    run: Option<String>,
     always_seed: bool,
     announce: bool,
     dry_run: bool,
@@ -133,6 +134,7 @@ struct Terms {
 pub(crate) enum Back {
     Steps(usize),
     To(Option<String>),
+    Run(String),
 }
 
 impl Task {
@@ -201,6 +203,7 @@ impl Terms {
             to,
             set,
             enough,
+            run,
             always_seed,
             announcer,
             dry_run,
@@ -227,6 +230,7 @@ impl Terms {
             to: to.as_ref().map(ToString::to_string),
             set: set.clone(),
             enough: enough.as_ref().map(ToString::to_string),
+            run: run.clone(),
             always_seed: *always_seed,
             announce: announcer.is_some(),
             dry_run: *dry_run,
@@ -255,6 +259,7 @@ impl Terms {
             to: version(self.to.as_ref())?,
             set: self.set.clone(),
             enough: version(self.enough.as_ref())?,
+            run: self.run.clone(),
             always_seed: self.always_seed,
             announcer: None,
             dry_run: self.dry_run,
@@ -270,6 +275,7 @@ impl From<&Goal> for Back {
         match goal {
             Goal::Steps(steps) => Self::Steps(*steps),
             Goal::To(version) => Self::To(version.as_ref().map(ToString::to_string)),
+            Goal::Run(run) => Self::Run(run.clone()),
         }
     }
 }
@@ -279,6 +285,7 @@ impl Back {
         Ok(match self {
             Self::Steps(steps) => Goal::Steps(*steps),
             Self::To(to) => Goal::To(version(to.as_ref())?),
+            Self::Run(run) => Goal::Run(run.clone()),
         })
     }
 }
@@ -310,6 +317,7 @@ mod tests {
             lock_timeout: Duration::from_millis(1500),
             to: Some("0007".parse().unwrap()),
             always_seed: true,
+            run: Some("0198".to_owned()),
             on_ahead: OnAhead::Error,
             ..Options::default()
         };

@@ -1,0 +1,121 @@
+//! Taking back what a rollout did, as a rollout of its own.
+
+use std::sync::Arc;
+
+use pgfleet_migrate::Observer;
+use pgfleet_postgres::Type;
+
+use super::begin::{Ask, Begun};
+use super::plan::{CANARY, Planned, Spread};
+use super::read::{find, unfinished};
+use super::{Reverted, What, failed};
+use crate::catalogue::Catalogue;
+use crate::error::{Error, ErrorKind};
+use crate::plans::Plans;
+use crate::solution::Solution;
+use crate::targets::{FleetTarget, TargetKind};
+
+/// What is to be taken back.
+#[derive(Debug, Clone)]
+pub struct AskRevert {
+    /// What this rollout applied.
+    pub rollout: i64,
+    /// Of this service.
+    pub service: String,
+}
+
+impl Solution {
+    /// Makes a rollout that takes back what another one applied of a service, wherever it did: in
+    /// tenants' databases first, in the service's own last.
+    ///
+    /// # Errors
+    ///
+    /// There is no such rollout, it took something back itself, or applied nothing of the service; a
+    /// rollout of something else is not finished.
+    pub async fn begin_revert(
+        &self,
+        revert: &AskRevert,
+        ask: &Ask,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Begun, Error> {
+        crate::jobs::find_service(&self.manifest, &revert.service)?;
+        let plans = self.plans(std::slice::from_ref(&revert.service), observer).await?;
+        if let Some(error) = plans.refusal() {
+            return Err(Error::of_run(format!("cannot take back rollout {}", revert.rollout), &error));
+        }
+        let catalogue = self.tenant_catalogue().await?;
+        let begun = self.revert_rollout(&catalogue, revert, ask, plans).await;
+        catalogue.close().await;
+        begun
+    }
+
+    async fn revert_rollout(
+        &self,
+        catalogue: &Catalogue,
+        revert: &AskRevert,
+        ask: &Ask,
+        plans: Plans,
+    ) -> Result<Begun, Error> {
+        let AskRevert { rollout: id, service } = revert;
+        let rollout = find(catalogue, *id).await?;
+        if rollout.what.revert.is_some() {
+            return Err(Error::new(ErrorKind::Configuration, format!("rollout {id} took something back itself"))
+                .hinted("apply it again: pgfleet migrate"));
+        }
+        let what = What {
+            revert: Some(Reverted { rollout: *id, service: service.clone(), run: rollout.what.run.clone() }),
+            run: uuid::Uuid::now_v7().to_string(),
+            ..What::default()
+        };
+        if let Some(there) = unfinished(catalogue).await? {
+            if there.plan == what.plan() {
+                return Ok(Begun::Rollout { id: there.id, joined: true, plans });
+            }
+            let message = format!("cannot take back rollout {id}: rollout {} is {}", there.id, there.state.word());
+            return Err(Error::new(ErrorKind::Failed, message)
+                .hinted(format!("let it end, or end it: pgfleet rollout cancel {}", there.id)));
+        }
+        let targets = applied(catalogue, *id, service).await?;
+        let (hosts, tenants): (Vec<_>, Vec<_>) =
+            targets.into_iter().partition(|target| target.kind == TargetKind::Host);
+        let canary = ask.canary.unwrap_or(self.manifest.rollouts.canary);
+        let spread = Spread {
+            first: &self.manifest.tenants.canary,
+            canary: canary as usize,
+            growth: self.manifest.rollouts.growth as usize,
+        };
+        let mut planned = spread.waves(tenants);
+        let last = planned.iter().map(|target| target.wave).max().unwrap_or(CANARY);
+        planned.extend(hosts.into_iter().map(|host| Planned::of(last + 1, host)));
+        if planned.is_empty() {
+            return Err(Error::new(ErrorKind::Failed, format!("rollout {id} applied nothing of {service}"))
+                .hinted(format!("see it: pgfleet rollout show {id}")));
+        }
+        match self.write_rollout(catalogue, &what, ask, &planned).await? {
+            Some(id) => Ok(Begun::Rollout { id, joined: false, plans }),
+            None => Err(Error::new(ErrorKind::Failed, format!("cannot take back rollout {id}: another one just began"))
+                .hinted("see which: pgfleet rollout list")),
+        }
+    }
+}
+
+/// Lists the databases in which a rollout applied something of a service, or may have.
+async fn applied(catalogue: &Catalogue, id: i64, service: &str) -> Result<Vec<FleetTarget>, Error> {
+    let rows = catalogue
+        .connection()
+        .query(
+            "SELECT kind, server, database, tenant FROM control.rollout_targets \
+             WHERE rollout = $1 AND $2 = ANY (services) AND kind <> 'template' AND attempts > 0 \
+               AND (state <> 'done' OR coalesce(result -> $2 -> 'applied', '[]') <> '[]') ORDER BY position",
+            &[(&id, Type::INT8), (&service, Type::TEXT)],
+        )
+        .await
+        .map_err(|error| failed(&error))?;
+    let services = [service.to_owned()];
+    let mut targets = Vec::with_capacity(rows.len());
+    for row in rows {
+        let kind = if row.get::<_, &str>(0) == TargetKind::Host.word() { TargetKind::Host } else { TargetKind::Tenant };
+        targets.push(FleetTarget::on(kind, row.get(1), row.get(2), row.get(3), &services));
+    }
+    Ok(targets)
+}

@@ -1,0 +1,510 @@
+//! One exchange with the control database: how targets ended, for targets to work on.
+//!
+//! Two messages in one transaction, under a lock on the rollout's row: so rounds of several workers come
+//! one after the other, and what each may take is exact. Between rounds nobody asks the control database
+//! anything, and a round carries whatever has gathered.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgfleet_migrate::options::Who;
+use pgfleet_postgres::Type;
+
+use super::plan::CANARY;
+use super::target::{Finished, Outcome};
+use super::{Counts, RolloutState, failed};
+use crate::catalogue::Catalogue;
+use crate::error::Error;
+use crate::solution::Solution;
+use crate::standing::Standing;
+use crate::worker::{self, Worker, alive_sql};
+
+/// A worker's connection to the control database.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    catalogue: Catalogue,
+    worker: Worker,
+    rollout: i64,
+    who: Who,
+}
+
+/// What a worker tells, and asks for.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Targets that ended.
+    pub(super) finished: Vec<Finished>,
+    /// Targets that it took and did not begin.
+    pub(super) back: Vec<i32>,
+    /// Its part in each server.
+    pub(super) servers: BTreeMap<String, Part>,
+    /// Whether it takes more.
+    pub(super) takes: bool,
+    /// Whether it wants to know how many targets are in which state.
+    pub(super) counts: bool,
+}
+
+/// A worker's part in one server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Part {
+    /// How many databases it works on.
+    pub(super) executing: u32,
+    /// How many it has taken besides.
+    pub(super) queued: u32,
+    /// How many it would take to have the next ones at hand.
+    pub(super) ahead: u32,
+    /// The most it works on, whatever its share.
+    pub(super) most: u32,
+}
+
+/// What a worker hears.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) state: RolloutState,
+    pub(super) wave: i32,
+    /// Whether nothing is left to take and nothing runs.
+    pub(super) over: bool,
+    /// How many databases of each server this worker may work on at a time.
+    pub(super) slots: BTreeMap<String, u32>,
+    /// What it took.
+    pub(super) claims: Vec<Claim>,
+    /// Servers of which it wanted more than there was.
+    pub(super) dry: Vec<String>,
+    /// How many workers there are.
+    pub(super) workers: usize,
+    pub(super) counts: Option<Counts>,
+}
+
+/// A target that this worker took.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    pub(super) position: i32,
+    pub(super) kind: String,
+    pub(super) server: String,
+    pub(super) database: String,
+    pub(super) tenant: String,
+    pub(super) services: Vec<String>,
+}
+
+/// What the rollout's row and its targets say in the middle of a round.
+#[derive(Debug)]
+struct Present {
+    state: RolloutState,
+    wave: i32,
+    cap: u32,
+    max_failures: i64,
+    /// Failures since somebody last had it go on.
+    failures: i64,
+    /// Whether a target up to this wave waits or runs.
+    open: bool,
+    /// The next wave in which something waits.
+    next: Option<i32>,
+    /// The parts of all workers that are alive, the oldest first.
+    workers: Vec<(i32, BTreeMap<String, u32>)>,
+    counts: Option<Counts>,
+}
+
+impl Exchange {
+    /// Begins to work on a rollout.
+    pub(super) async fn begin(solution: &Solution, rollout: i64) -> Result<Self, Error> {
+        let control = &solution.manifest.control;
+        let admin = &solution.server(&control.server).admin;
+        let purpose = worker::purpose(&format!("pgfleet rollout {rollout}"));
+        let catalogue = Catalogue::open_for(admin, &control.database, &purpose).await?;
+        let worker = Worker::begin(&catalogue).await?;
+        Ok(Self { catalogue, worker, rollout, who: solution.options().who.clone() })
+    }
+
+    /// Begins again after the connection was lost, and keeps what it had taken and nobody took from it.
+    pub(super) async fn begin_again(&mut self, solution: &Solution, taken: &[i32]) -> Result<(), Error> {
+        let next = Self::begin(solution, self.rollout).await?;
+        let keep = "UPDATE control.rollout_targets SET worker = $3 \
+                    WHERE rollout = $1 AND state = 'running' AND worker = $2 AND position = ANY ($4)";
+        next.catalogue
+            .connection()
+            .execute(
+                keep,
+                &[
+                    (&self.rollout, Type::INT8),
+                    (&self.worker.number, Type::INT4),
+                    (&next.worker.number, Type::INT4),
+                    (&taken, Type::INT4_ARRAY),
+                ],
+            )
+            .await
+            .map_err(|error| failed(&error))?;
+        *self = next;
+        Ok(())
+    }
+
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Leaves the rollout to others.
+    pub(super) async fn end(self) {
+        // Without it the row is that of a worker that is dead, which is right, too.
+        let _gone = self
+            .catalogue
+            .connection()
+            .execute(
+                "DELETE FROM control.rollout_workers WHERE rollout = $1 AND worker = $2",
+                &[(&self.rollout, Type::INT8), (&self.worker.number, Type::INT4)],
+            )
+            .await;
+        self.catalogue.close().await;
+    }
+
+    /// Tells how targets ended and takes more.
+    ///
+    /// # Errors
+    ///
+    /// The control database cannot be written; nothing is told and nothing taken then, or both were and
+    /// the answer was lost: telling it again changes nothing.
+    pub(super) async fn round(&self, told: &Told) -> Result<Heard, Error> {
+        let done = self.exchange(told).await;
+        if done.is_err() && !self.catalogue.connection().is_closed() {
+            // The error says more than what comes of this.
+            let _back = self.catalogue.connection().execute_all("ROLLBACK").await;
+        }
+        done
+    }
+
+    async fn exchange(&self, told: &Told) -> Result<Heard, Error> {
+        let present = self.tell(told).await?;
+        let (state, wave, reason, over) = present.decide();
+        let slots = self.slots(&present, told);
+        let changed = state != present.state || wave != present.wave;
+        let takes = told.takes && state == RolloutState::Running;
+        let wanted = if takes { wanted(told, &slots) } else { Vec::new() };
+        let claims = self.take(&wanted, &slots, wave, changed.then_some((state, reason))).await?;
+        let brought = |server: &str| claims.iter().any(|claim| claim.server == server);
+        let dry = wanted.iter().filter(|(server, _)| !brought(server)).map(|(server, _)| (*server).to_owned()).collect();
+        Ok(Heard { state, wave, over, dry, claims, slots, workers: present.workers.len(), counts: present.counts })
+    }
+
+    /// Sends what ended and reads how things are, in one message.
+    async fn tell(&self, told: &Told) -> Result<Present, Error> {
+        let connection = self.catalogue.connection();
+        let rollout = (&self.rollout as &(dyn pgfleet_postgres::ToSql + Sync), Type::INT8);
+        let reap = format!(
+            "WITH alive (worker) AS MATERIALIZED ({}), gone AS (DELETE FROM control.rollout_workers \
+               WHERE rollout = $1 AND worker NOT IN (SELECT worker FROM alive)) \
+             UPDATE control.rollout_targets SET state = 'waiting', worker = NULL \
+             WHERE rollout = $1 AND state = 'running' AND worker NOT IN (SELECT worker FROM alive)",
+            alive_sql()
+        );
+        let read = "SELECT r.state, r.wave, r.concurrency, r.max_failures::bigint, \
+               (SELECT count(*) FROM control.rollout_targets t WHERE t.rollout = r.id AND t.state = 'failed') - r.forgiven, \
+               EXISTS (SELECT FROM control.rollout_targets t WHERE t.rollout = r.id AND t.state = 'waiting' \
+                 AND t.wave <= r.wave) OR EXISTS (SELECT FROM control.rollout_targets t WHERE t.rollout = r.id \
+                 AND t.state = 'running' AND t.wave <= r.wave), \
+               (SELECT min(wave) FROM control.rollout_targets t WHERE t.rollout = r.id AND t.state = 'waiting' \
+                 AND t.wave > r.wave) \
+             FROM control.rollouts r WHERE r.id = $1";
+        let counts = async {
+            if !told.counts {
+                return Ok(None);
+            }
+            let sql = "SELECT state, count(*) FROM control.rollout_targets WHERE rollout = $1 GROUP BY state";
+            let mut counts = Counts::default();
+            for row in connection.query(sql, &[rollout.clone()]).await? {
+                counts.add(row.get(0), row.get(1));
+            }
+            Ok(Some(counts))
+        };
+        let lock = "SELECT FROM control.rollouts WHERE id = $1 FOR UPDATE";
+        let workers =
+            "SELECT worker, slots::text FROM control.rollout_workers WHERE rollout = $1 ORDER BY since, worker";
+        let ((), _, _, _, (), _, workers, rows, counts) = tokio::try_join!(
+            async { connection.execute_all("BEGIN").await.map_err(|error| failed(&error)) },
+            async { connection.query(lock, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
+            self.write_finished(&told.finished),
+            self.write_back(&told.back),
+            self.write_standings(&told.finished),
+            async { connection.execute(&reap, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
+            async { connection.query(workers, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
+            async { connection.query(read, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
+            async { counts.await.map_err(|error| failed(&error)) },
+        )?;
+        let slots = |text: &str| serde_json::from_str::<BTreeMap<String, u32>>(text).unwrap_or_default();
+        let workers = workers.iter().map(|row| (row.get(0), slots(row.get(1)))).collect();
+        let Some(row) = rows.first() else {
+            // Somebody deleted it.
+            return Ok(Present {
+                state: RolloutState::Cancelled,
+                wave: 0,
+                cap: 0,
+                max_failures: 0,
+                failures: 0,
+                open: false,
+                next: None,
+                workers,
+                counts,
+            });
+        };
+        Ok(Present {
+            state: RolloutState::of_word(row.get(0)),
+            wave: row.get(1),
+            cap: u32::try_from(row.get::<_, i32>(2)).unwrap_or(1).max(1),
+            max_failures: row.get(3),
+            failures: row.get(4),
+            open: row.get(5),
+            next: row.get(6),
+            workers,
+            counts,
+        })
+    }
+
+    /// Writes how targets ended, and what an auditor wants to see of it; one that was taken from us is
+    /// another's to write.
+    async fn write_finished(&self, finished: &[Finished]) -> Result<u64, Error> {
+        if finished.is_empty() {
+            return Ok(0);
+        }
+        let positions: Vec<i32> = finished.iter().map(|target| target.position).collect();
+        let states: Vec<&str> = finished.iter().map(|target| target.outcome.row_state()).collect();
+        let errors: Vec<Option<&str>> = finished.iter().map(|target| target.error.as_deref()).collect();
+        let results: Vec<&str> = finished.iter().map(|target| target.result.as_str()).collect();
+        let deeds = || finished.iter().flat_map(|target| target.deeds.iter().map(|deed| (target.position, deed)));
+        let audited: Vec<i32> = deeds().map(|(position, _)| position).collect();
+        let actions: Vec<&str> = deeds().map(|(_, deed)| deed.action).collect();
+        let subjects: Vec<&str> = deeds().map(|(_, deed)| deed.subject.as_str()).collect();
+        let details: Vec<&str> = deeds().map(|(_, deed)| deed.detail.as_str()).collect();
+        self.catalogue
+            .connection()
+            .execute(
+                "WITH done AS (UPDATE control.rollout_targets t SET state = n.state, error = n.error, worker = NULL, \
+                   result = CASE WHEN n.state = 'waiting' THEN t.result ELSE n.result::jsonb END, \
+                   ended_at = CASE WHEN n.state <> 'waiting' THEN clock_timestamp() END \
+                   FROM unnest($3::int[], $4::text[], $5::text[], $6::text[]) AS n (position, state, error, result) \
+                   WHERE t.rollout = $1 AND t.position = n.position AND t.state = 'running' AND t.worker = $2 \
+                   RETURNING t.position) \
+                 INSERT INTO control.audit (os_user, host, action, subject, detail) \
+                 SELECT $7, $8, a.action, a.subject, a.detail::jsonb \
+                 FROM unnest($9::int[], $10::text[], $11::text[], $12::text[]) AS a (position, action, subject, detail) \
+                 JOIN done USING (position)",
+                &[
+                    (&self.rollout, Type::INT8),
+                    (&self.worker.number, Type::INT4),
+                    (&positions, Type::INT4_ARRAY),
+                    (&states, Type::TEXT_ARRAY),
+                    (&errors, Type::TEXT_ARRAY),
+                    (&results, Type::TEXT_ARRAY),
+                    (&self.who.user, Type::TEXT),
+                    (&self.who.host, Type::TEXT),
+                    (&audited, Type::INT4_ARRAY),
+                    (&actions, Type::TEXT_ARRAY),
+                    (&subjects, Type::TEXT_ARRAY),
+                    (&details, Type::TEXT_ARRAY),
+                ],
+            )
+            .await
+            .map_err(|error| failed(&error))
+    }
+
+    /// Gives back what was taken and not begun.
+    async fn write_back(&self, back: &[i32]) -> Result<u64, Error> {
+        if back.is_empty() {
+            return Ok(0);
+        }
+        self.catalogue
+            .connection()
+            .execute(
+                "UPDATE control.rollout_targets SET state = 'waiting', worker = NULL, attempts = attempts - 1 \
+                 WHERE rollout = $1 AND state = 'running' AND worker = $2 AND position = ANY ($3)",
+                &[(&self.rollout, Type::INT8), (&self.worker.number, Type::INT4), (&back, Type::INT4_ARRAY)],
+            )
+            .await
+            .map_err(|error| failed(&error))
+    }
+
+    async fn write_standings(&self, finished: &[Finished]) -> Result<(), Error> {
+        let standings: Vec<Standing> =
+            finished.iter().flat_map(|target| &target.standings).cloned().collect();
+        let forgotten: Vec<&(String, String)> = finished.iter().filter_map(|target| target.forgets.as_ref()).collect();
+        let servers: Vec<&str> = forgotten.iter().map(|place| place.0.as_str()).collect();
+        let databases: Vec<&str> = forgotten.iter().map(|place| place.1.as_str()).collect();
+        let forget = async {
+            if forgotten.is_empty() {
+                return Ok(());
+            }
+            let sql = "DELETE FROM control.targets t USING unnest($1::text[], $2::text[]) AS n (server, database) \
+                       WHERE t.server = n.server AND t.database = n.database";
+            let values: [(&(dyn pgfleet_postgres::ToSql + Sync), Type); 2] =
+                [(&servers, Type::TEXT_ARRAY), (&databases, Type::TEXT_ARRAY)];
+            self.catalogue.connection().execute(sql, &values).await.map_err(|error| failed(&error))?;
+            Ok(())
+        };
+        tokio::try_join!(self.catalogue.record_standings(&standings), forget)?;
+        Ok(())
+    }
+
+    /// Returns how many databases of each server this worker may work on: its share, as far as others
+    /// have left it free, and never fewer than it is at.
+    fn slots(&self, present: &Present, told: &Told) -> BTreeMap<String, u32> {
+        let mine = self.worker.number;
+        let mut numbers: Vec<i32> = present.workers.iter().map(|(number, _)| *number).collect();
+        if !numbers.contains(&mine) {
+            numbers.push(mine);
+        }
+        let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX).max(1);
+        let rank = u32::try_from(numbers.iter().position(|number| *number == mine).unwrap_or_default()).unwrap_or(0);
+        let share = present.cap / count + u32::from(rank < present.cap % count);
+        let part = |(server, part): (&String, &Part)| {
+            let others: u32 = present
+                .workers
+                .iter()
+                .filter(|(number, _)| *number != mine)
+                .map(|(_, slots)| slots.get(server).copied().unwrap_or_default())
+                .sum();
+            let free = present.cap.saturating_sub(others);
+            (server.clone(), share.min(free).min(part.most).max(part.executing))
+        };
+        told.servers.iter().map(part).collect()
+    }
+
+    /// Writes what was decided and takes targets, and commits.
+    async fn take(
+        &self,
+        wanted: &[(&str, i32)],
+        slots: &BTreeMap<String, u32>,
+        wave: i32,
+        changed: Option<(RolloutState, Option<String>)>,
+    ) -> Result<Vec<Claim>, Error> {
+        let connection = self.catalogue.connection();
+        let (servers, wanted): (Vec<&str>, Vec<i32>) = wanted.iter().copied().unzip();
+        let text = serde_json::to_string(slots).unwrap_or_default();
+        let change = async {
+            let Some((state, reason)) = changed else { return Ok(()) };
+            let sql = "UPDATE control.rollouts SET state = $2, wave = $3, reason = $4 WHERE id = $1";
+            connection
+                .execute(
+                    sql,
+                    &[
+                        (&self.rollout, Type::INT8),
+                        (&state.word(), Type::TEXT),
+                        (&wave, Type::INT4),
+                        (&reason, Type::TEXT),
+                    ],
+                )
+                .await
+                .map_err(|error| failed(&error))?;
+            Ok(())
+        };
+        let part = async {
+            let sql = "INSERT INTO control.rollout_workers (rollout, worker, os_user, host, slots) \
+                       VALUES ($1, $2, $3, $4, $5::text::jsonb) \
+                       ON CONFLICT (rollout, worker) DO UPDATE SET slots = excluded.slots \
+                       WHERE rollout_workers.slots <> excluded.slots";
+            connection
+                .execute(
+                    sql,
+                    &[
+                        (&self.rollout, Type::INT8),
+                        (&self.worker.number, Type::INT4),
+                        (&self.who.user, Type::TEXT),
+                        (&self.who.host, Type::TEXT),
+                        (&text, Type::TEXT),
+                    ],
+                )
+                .await
+                .map_err(|error| failed(&error))
+        };
+        let take = async {
+            if servers.is_empty() {
+                return Ok(Vec::new());
+            }
+            let sql = "WITH taken AS (SELECT c.position FROM unnest($3::text[], $4::int[]) AS w (server, wanted) \
+                         CROSS JOIN LATERAL (SELECT t.position FROM control.rollout_targets t WHERE t.rollout = $1 \
+                           AND t.state = 'waiting' AND t.wave <= $5 AND t.server = w.server \
+                           ORDER BY t.wave, t.position LIMIT w.wanted FOR UPDATE SKIP LOCKED) c) \
+                       UPDATE control.rollout_targets t SET state = 'running', worker = $2, attempts = t.attempts + 1, \
+                         started_at = clock_timestamp(), ended_at = NULL FROM taken \
+                       WHERE t.rollout = $1 AND t.position = taken.position \
+                       RETURNING t.position, t.kind, t.server, t.database, t.tenant, t.services";
+            connection
+                .query(
+                    sql,
+                    &[
+                        (&self.rollout, Type::INT8),
+                        (&self.worker.number, Type::INT4),
+                        (&servers, Type::TEXT_ARRAY),
+                        (&wanted, Type::INT4_ARRAY),
+                        (&wave, Type::INT4),
+                    ],
+                )
+                .await
+                .map_err(|error| failed(&error))
+        };
+        let commit = async { connection.execute_all("COMMIT").await.map_err(|error| failed(&error)) };
+        let ((), _, rows, ()) = tokio::try_join!(change, part, take, commit)?;
+        let mut claims: Vec<Claim> = rows
+            .iter()
+            .map(|row| Claim {
+                position: row.get(0),
+                kind: row.get(1),
+                server: row.get(2),
+                database: row.get(3),
+                tenant: row.get(4),
+                services: row.get(5),
+            })
+            .collect();
+        claims.sort_by_key(|claim| claim.position);
+        Ok(claims)
+    }
+}
+
+/// Returns how many targets of each server a worker takes.
+fn wanted<'a>(told: &'a Told, slots: &BTreeMap<String, u32>) -> Vec<(&'a str, i32)> {
+    let number = |(server, part): (&'a String, &Part)| {
+        let slots = slots.get(server).copied().unwrap_or_default();
+        let most = if slots > 0 { slots + part.ahead } else { 0 };
+        let number = most.saturating_sub(part.executing + part.queued);
+        (number > 0).then(|| (server.as_str(), i32::try_from(number).unwrap_or(i32::MAX)))
+    };
+    told.servers.iter().filter_map(number).collect()
+}
+
+impl Present {
+    /// Decides what comes next: the state, the wave, why it halts, and whether nothing is left.
+    fn decide(&self) -> (RolloutState, i32, Option<String>, bool) {
+        let stays = |over| (self.state, self.wave, None, over);
+        if self.state != RolloutState::Running {
+            return stays(false);
+        }
+        let halts = |reason: String| (RolloutState::Halted, self.wave, Some(reason), false);
+        let databases = |number: i64| if number == 1 { "a database".to_owned() } else { format!("{number} databases") };
+        if self.failures > self.max_failures && self.wave > CANARY {
+            return halts(format!(
+                "{} failed, and at most {} may",
+                databases(self.failures),
+                self.max_failures
+            ));
+        }
+        if self.open {
+            return stays(false);
+        }
+        if self.wave <= CANARY && self.failures > 0 {
+            let of = if self.wave < CANARY { "the hosts and templates" } else { "the tenants that go first" };
+            return halts(format!("{} of {of} failed", databases(self.failures)));
+        }
+        match self.next {
+            Some(next) => (self.state, next, None, false),
+            None => stays(true),
+        }
+    }
+}
+
+/// How long a worker waits at most between two rounds, so that it sees what others did.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
+
+impl Outcome {
+    fn row_state(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Stopped | Self::Unreachable => "waiting",
+        }
+    }
+}
