@@ -361,11 +361,7 @@ pub(super) async fn adjust(catalogue: &Catalogue, id: i64, ask: &Ask) -> Result<
         .execute(
             "UPDATE control.rollouts SET concurrency = coalesce($2, concurrency), \
              max_failures = coalesce($3, max_failures) WHERE id = $1",
-            &[
-                (&id, Type::INT8),
-                (&number(ask.concurrency), Type::INT4),
-                (&number(ask.max_failures), Type::INT4),
-            ],
+            &[(&id, Type::INT8), (&number(ask.concurrency), Type::INT4), (&number(ask.max_failures), Type::INT4)],
         )
         .await
         .map_err(|error| failed(&error))?;
@@ -403,9 +399,7 @@ fn refuse_other(there: &Rollout, what: &What) -> Result<(), Error> {
             } else {
                 String::new()
             };
-            Err(error.hinted(format!(
-                "see it: pgfleet rollout show {id}; go on: pgfleet rollout resume {id}{retry}"
-            )))
+            Err(error.hinted(format!("see it: pgfleet rollout show {id}; go on: pgfleet rollout resume {id}{retry}")))
         }
         _ => Ok(()),
     }

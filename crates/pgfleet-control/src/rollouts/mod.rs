@@ -58,8 +58,7 @@ pub enum RolloutState {
 }
 
 impl RolloutState {
-    const ALL: [Self; 6] =
-        [Self::Planned, Self::Running, Self::Paused, Self::Halted, Self::Done, Self::Cancelled];
+    const ALL: [Self; 6] = [Self::Planned, Self::Running, Self::Paused, Self::Halted, Self::Done, Self::Cancelled];
 
     /// Returns the word.
     pub fn word(self) -> &'static str {

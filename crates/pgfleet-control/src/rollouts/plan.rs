@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn waves_begin_with_the_named_and_grow_over_all_servers() {
         let all = || {
-            let on = |server: &'static str, names: &'static str| names.chars().map(move |c| target(server, &c.to_string()));
+            let on =
+                |server: &'static str, names: &'static str| names.chars().map(move |c| target(server, &c.to_string()));
             on("b", "hgf").chain(on("a", "edcba")).collect::<Vec<_>>()
         };
         let named = ["g".to_owned(), "x".to_owned()];

@@ -227,9 +227,8 @@ async fn read(
         rollouts.push(Rollout {
             id: row.get(0),
             plan: row.get(1),
-            what: serde_json::from_str(row.get(2)).map_err(|error| {
-                Error::new(ErrorKind::Failed, "a rollout cannot be read").cause(error.to_string())
-            })?,
+            what: serde_json::from_str(row.get(2))
+                .map_err(|error| Error::new(ErrorKind::Failed, "a rollout cannot be read").cause(error.to_string()))?,
             state: RolloutState::of_word(row.get(3)),
             reason: row.get(4),
             wave: row.get(5),

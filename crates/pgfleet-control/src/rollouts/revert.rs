@@ -93,8 +93,10 @@ impl Solution {
         }
         match self.write_rollout(catalogue, &what, ask, &planned).await? {
             Some(id) => Ok(Begun::Rollout { id, joined: false, plans }),
-            None => Err(Error::new(ErrorKind::Failed, format!("cannot take back rollout {id}: another one just began"))
-                .hinted("see which: pgfleet rollout list")),
+            None => {
+                Err(Error::new(ErrorKind::Failed, format!("cannot take back rollout {id}: another one just began"))
+                    .hinted("see which: pgfleet rollout list"))
+            }
         }
     }
 }

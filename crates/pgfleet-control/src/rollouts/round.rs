@@ -178,7 +178,8 @@ impl Exchange {
         let wanted = if takes { wanted(told, &slots) } else { Vec::new() };
         let claims = self.take(&wanted, &slots, wave, changed.then_some((state, reason))).await?;
         let brought = |server: &str| claims.iter().any(|claim| claim.server == server);
-        let dry = wanted.iter().filter(|(server, _)| !brought(server)).map(|(server, _)| (*server).to_owned()).collect();
+        let dry =
+            wanted.iter().filter(|(server, _)| !brought(server)).map(|(server, _)| (*server).to_owned()).collect();
         Ok(Heard { state, wave, over, dry, claims, slots, workers: present.workers.len(), counts: present.counts })
     }
 
@@ -319,8 +320,7 @@ impl Exchange {
     }
 
     async fn write_standings(&self, finished: &[Finished]) -> Result<(), Error> {
-        let standings: Vec<Standing> =
-            finished.iter().flat_map(|target| &target.standings).cloned().collect();
+        let standings: Vec<Standing> = finished.iter().flat_map(|target| &target.standings).cloned().collect();
         let forgotten: Vec<&(String, String)> = finished.iter().filter_map(|target| target.forgets.as_ref()).collect();
         let servers: Vec<&str> = forgotten.iter().map(|place| place.0.as_str()).collect();
         let databases: Vec<&str> = forgotten.iter().map(|place| place.1.as_str()).collect();
@@ -475,11 +475,7 @@ impl Present {
         let halts = |reason: String| (RolloutState::Halted, self.wave, Some(reason), false);
         let databases = |number: i64| if number == 1 { "a database".to_owned() } else { format!("{number} databases") };
         if self.failures > self.max_failures && self.wave > CANARY {
-            return halts(format!(
-                "{} failed, and at most {} may",
-                databases(self.failures),
-                self.max_failures
-            ));
+            return halts(format!("{} failed, and at most {} may", databases(self.failures), self.max_failures));
         }
         if self.open {
             return stays(false);

@@ -110,8 +110,11 @@ impl Solution {
                        WHERE id = $1 AND NOT EXISTS (SELECT FROM control.rollouts o WHERE o.id <> r.id \
                          AND o.state IN ('planned', 'running', 'paused', 'halted'))";
             match execute(catalogue, sql, &[(&id, Type::INT8)]).await? {
-                0 => Err(Error::new(ErrorKind::Failed, format!("cannot retry rollout {id}: another one is not finished"))
-                    .hinted("see which: pgfleet rollout list")),
+                0 => Err(Error::new(
+                    ErrorKind::Failed,
+                    format!("cannot retry rollout {id}: another one is not finished"),
+                )
+                .hinted("see which: pgfleet rollout list")),
                 changed => Ok(changed),
             }
         })

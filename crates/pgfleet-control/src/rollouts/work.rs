@@ -359,8 +359,7 @@ impl Working {
     /// Collects what the next round tells.
     fn tell(&mut self) -> Told {
         let mut told = std::mem::take(&mut self.told);
-        told.servers =
-            self.servers.iter().map(|(name, server)| (name.clone(), server.part(self.go.most))).collect();
+        told.servers = self.servers.iter().map(|(name, server)| (name.clone(), server.part(self.go.most))).collect();
         told.takes = !self.is_over();
         let due = self.last_counts.is_none_or(|last| last.elapsed() >= HEARTBEAT);
         told.counts = due;
@@ -479,7 +478,8 @@ impl Working {
         let work = async {
             // Locked first: what is read after it is as it is then.
             let lock = "SELECT FROM control.rollouts WHERE id = $1 AND state = 'running' FOR UPDATE";
-            let open = "SELECT FROM control.rollout_targets WHERE rollout = $1 AND state IN ('waiting', 'running') LIMIT 1";
+            let open =
+                "SELECT FROM control.rollout_targets WHERE rollout = $1 AND state IN ('waiting', 'running') LIMIT 1";
             let ask = async |sql| {
                 catalogue.connection().query(sql, &[(&id, Type::INT8)]).await.map_err(|error| failed(&error))
             };

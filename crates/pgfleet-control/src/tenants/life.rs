@@ -21,7 +21,7 @@ use crate::connections::tenant_services;
 use crate::directory;
 use crate::error::{Error, ErrorKind};
 use crate::fleet::{self, Work};
-use crate::physical::{self, Physical};
+use crate::physical::Physical;
 use crate::plans::Plans;
 use crate::roles::Login;
 use crate::solution::Solution;
@@ -179,7 +179,7 @@ impl Admin {
         };
         let purpose = Purpose::new("pgfleet tenant").setting("lock_timeout", "60s").setting("statement_timeout", "0");
         let connection = connect(&found.admin, &purpose).await.map_err(|error| failed(&error))?;
-        let identifier = physical::system_identifier(&connection).await.map_err(|error| failed(&error))?;
+        let identifier = pgfleet_postgres::identity::system_identifier(&connection).await.map_err(|error| failed(&error))?;
         Ok(Self { connection, identifier })
     }
 }
