@@ -179,7 +179,8 @@ impl Admin {
         };
         let purpose = Purpose::new("pgfleet tenant").setting("lock_timeout", "60s").setting("statement_timeout", "0");
         let connection = connect(&found.admin, &purpose).await.map_err(|error| failed(&error))?;
-        let identifier = pgfleet_postgres::identity::system_identifier(&connection).await.map_err(|error| failed(&error))?;
+        let identifier =
+            pgfleet_postgres::identity::system_identifier(&connection).await.map_err(|error| failed(&error))?;
         Ok(Self { connection, identifier })
     }
 }

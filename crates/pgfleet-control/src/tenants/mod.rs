@@ -6,6 +6,7 @@
 
 mod check;
 mod create;
+mod guests;
 mod life;
 mod placement;
 mod properties;
@@ -23,6 +24,7 @@ use crate::error::{Error, ErrorKind};
 use crate::physical::Physical;
 
 pub use create::{Home, NewTenant};
+pub use guests::GuestReport;
 pub use verbs::{Choices, Done, NewString};
 
 /// The longest name of a tenant: one part of a host name.

@@ -85,6 +85,24 @@ pub(crate) async fn read(
     Ok(values)
 }
 
+/// Reads the properties of all tenants that have any.
+pub(crate) async fn read_all(
+    connection: &Connection,
+    keys: &KeyRing,
+) -> Result<BTreeMap<String, BTreeMap<String, String>>, Error> {
+    let rows = connection
+        .query("SELECT tenant, name, key_id, sealed FROM control.tenant_properties", &[])
+        .await
+        .map_err(|error| Error::postgres("cannot read the tenants' properties", &error))?;
+    let mut all: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for row in rows {
+        let (tenant, name): (String, String) = (row.get(0), row.get(1));
+        let value = keys.open(row.get(2), row.get(3), &context(&tenant, &name))?;
+        all.entry(tenant).or_default().insert(name, value.expose_secret().to_owned());
+    }
+    Ok(all)
+}
+
 /// Returns the first property that is given and is not what is stored.
 pub(super) fn difference<'a>(
     given: &'a BTreeMap<String, SecretString>,
