@@ -359,14 +359,16 @@ pub(crate) enum IsolationVerb {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantVerb {
-    /// Make a tenant; its databases must be there
+    /// Make a tenant, in databases of its own that are made for it
     #[command(
-        after_help = "Examples:\n  pgfleet tenant create acme                      # lives in the services' own databases\n  pgfleet tenant create acme --connection dbname=acme\n  pgfleet tenant create acme --connection - < acme.url\n  pgfleet tenant create acme --connection dbname=acme --connection trip=postgresql://db2.local/acme_trip\n\nWhat a string does not say (host, port, role, password, TLS) is as in the service's own. `-` takes the\nnext line of standard input, `@FILE` what is in the file, so that no password stands in the arguments."
+        after_help = "Examples:\n  pgfleet tenant create acme\n  pgfleet tenant create acme --property admin_email=owner@acme.example --property admin_password=-\n  pgfleet tenant create acme globex initech --server db2\n  pgfleet tenant create --from names.txt --concurrency 8\n  pgfleet tenant create acme --no-database         # lives in the services' own databases\n  pgfleet tenant create acme --connection dbname=acme\n  pgfleet tenant create acme --connection dbname=acme --connection trip=postgresql://db2.local/acme_trip\n\nOne that was left half-made is gone on with. What a string does not say (host, port, role, password, TLS) is\nas in the service's own. `-` takes a string or a property from the next line of standard input, `@FILE` from a\nfile, so that no password stands in the arguments."
     )]
     Create(TenantCreate),
     /// List the tenants
-    #[command(after_help = "Example:\n  pgfleet tenant list --json")]
-    List,
+    #[command(
+        after_help = "Examples:\n  pgfleet tenant list\n  pgfleet tenant list --state failed --state creating\n  pgfleet tenant list --server db2 --json"
+    )]
+    List(TenantList),
     /// Show one tenant and where its strings lead
     #[command(after_help = "Example:\n  pgfleet tenant show acme")]
     Show {
@@ -378,6 +380,9 @@ pub(crate) enum TenantVerb {
         after_help = "Examples:\n  pgfleet tenant set-connection acme dbname=acme\n  pgfleet tenant set-connection acme --service trip - < acme-trip.url\n  pgfleet tenant set-connection acme --service trip --unset\n\nThe string is tried before it is stored. The data is not moved."
     )]
     SetConnection(SetConnection),
+    /// List the closed databases from which tenants' databases are copied
+    #[command(after_help = "Example:\n  pgfleet tenant templates")]
+    Templates,
     /// Have services refuse a tenant; its data stays
     #[command(after_help = "Example:\n  pgfleet tenant disable acme")]
     Disable {
@@ -393,14 +398,44 @@ pub(crate) enum TenantVerb {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct TenantList {
+    /// Only those in this state; may be given several times
+    #[arg(long, value_name = "STATE", value_parser = ["requested", "creating", "active", "disabled", "deleting", "quarantined", "failed"])]
+    pub(crate) state: Vec<String>,
+    /// Only those with a database of their own on this server
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct TenantCreate {
-    /// Its name: small letters, digits and hyphens
-    pub(crate) tenant: String,
+    /// Its name: small letters, digits and hyphens; several make several tenants
+    #[arg(required_unless_present = "from")]
+    pub(crate) tenant: Vec<String>,
+    /// A file with names, one a line; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<std::path::PathBuf>,
+    /// How many are made at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) concurrency: u32,
     /// Its name for people
     #[arg(long, value_name = "TEXT")]
     pub(crate) display_name: Option<String>,
-    /// The default string, or NAME=STRING for a service or a connection name; may be given several times
-    #[arg(long, value_name = "[NAME=]STRING")]
+    /// Databases of its own for this service only; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Vec<String>,
+    /// The server for its databases, instead of what `placement` says
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+    /// A seed property, NAME=VALUE, NAME=- or NAME=@FILE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) property: Vec<String>,
+    /// No database of its own: it lives in the services' own databases
+    #[arg(long, conflicts_with_all = ["service", "server", "connection"])]
+    pub(crate) no_database: bool,
+    /// The default string of a database that exists, or NAME=STRING for a service or a connection name; may be given
+    /// several times
+    #[arg(long, value_name = "[NAME=]STRING", conflicts_with_all = ["service", "server"])]
     pub(crate) connection: Vec<String>,
     #[command(flatten)]
     pub(crate) how: StringChoices,

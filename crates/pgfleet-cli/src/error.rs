@@ -45,6 +45,12 @@ impl CommandError {
         self
     }
 
+    /// Says first what it is about, where several are told.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// Renders `error:`, `caused by:` and `hint:` lines.
     pub(crate) fn render(&self) -> String {
         let mut text = format!("error: {}\n", relative_text(&self.message));
@@ -128,6 +134,12 @@ impl From<MigrateError> for CommandError {
 
 impl From<ControlError> for CommandError {
     fn from(error: ControlError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&ControlError> for CommandError {
+    fn from(error: &ControlError) -> Self {
         let exit = match error.kind() {
             ControlKind::Configuration => Exit::Configuration,
             ControlKind::Unreachable => Exit::Unreachable,

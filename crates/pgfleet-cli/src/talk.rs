@@ -155,6 +155,11 @@ impl Progress {
         self.bars.suspend(|| self.talk.say(text));
     }
 
+    /// One more is done.
+    pub(crate) fn step(&self) {
+        self.total.inc(1);
+    }
+
     /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.total.finish_and_clear();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgfleet_migrate::State;
-use pgfleet_postgres::{Purpose, Type, connect};
+use pgfleet_postgres::{Connection, Purpose, Type, connect};
 use serde::Serialize;
 
 use crate::catalogue::Catalogue;
@@ -171,38 +171,42 @@ impl Catalogue {
     ///
     /// The control database cannot be read.
     pub async fn standings(&self) -> Result<Vec<Standing>, Error> {
-        let rows = self
-            .connection()
-            .query(
-                "SELECT server, database, service, tenant, system_identifier, database_oid, version, state, error, plan, \
-                 pending, drift, rollout, greatest(extract(epoch FROM now() - verified_at), 0)::bigint \
-                 FROM control.targets ORDER BY tenant, service, server, database",
-                &[],
-            )
-            .await
-            .map_err(|error| failed(&error))?;
-        let unsigned = |number: i32| u32::try_from(number).unwrap_or_default();
-        let mut standings = Vec::with_capacity(rows.len());
-        for row in rows {
-            standings.push(Standing {
-                server: row.get(0),
-                database: row.get(1),
-                service: row.get(2),
-                tenant: row.get(3),
-                system_identifier: row.get(4),
-                database_oid: row.get(5),
-                version: row.get(6),
-                state: TargetState::of_word(row.get(7)),
-                error: row.get(8),
-                plan: row.get(9),
-                pending: unsigned(row.get(10)),
-                drift: unsigned(row.get(11)),
-                rollout: row.get(12),
-                age: u64::try_from(row.get::<_, i64>(13)).ok(),
-            });
-        }
-        Ok(standings)
+        read(self.connection(), None).await
     }
+}
+
+/// Reads where everything stands, or everything of one tenant: hosts first, then by tenant and service.
+pub(crate) async fn read(connection: &Connection, tenant: Option<&str>) -> Result<Vec<Standing>, Error> {
+    let rows = connection
+        .query(
+            "SELECT server, database, service, tenant, system_identifier, database_oid, version, state, error, plan, \
+                 pending, drift, rollout, greatest(extract(epoch FROM now() - verified_at), 0)::bigint \
+                 FROM control.targets WHERE $1 IS NULL OR tenant = $1 ORDER BY tenant, service, server, database",
+            &[(&tenant, Type::TEXT)],
+        )
+        .await
+        .map_err(|error| failed(&error))?;
+    let unsigned = |number: i32| u32::try_from(number).unwrap_or_default();
+    let mut standings = Vec::with_capacity(rows.len());
+    for row in rows {
+        standings.push(Standing {
+            server: row.get(0),
+            database: row.get(1),
+            service: row.get(2),
+            tenant: row.get(3),
+            system_identifier: row.get(4),
+            database_oid: row.get(5),
+            version: row.get(6),
+            state: TargetState::of_word(row.get(7)),
+            error: row.get(8),
+            plan: row.get(9),
+            pending: unsigned(row.get(10)),
+            drift: unsigned(row.get(11)),
+            rollout: row.get(12),
+            age: u64::try_from(row.get::<_, i64>(13)).ok(),
+        });
+    }
+    Ok(standings)
 }
 
 /// The service and the string by which each tenant's data of it is reached, and what is known of it there.

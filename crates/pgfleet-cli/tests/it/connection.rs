@@ -96,7 +96,7 @@ async fn each_rule_for_a_tenant_is_shown_in_its_order() {
              --connection AbpOpenIddict=dbname={}_acme_oauth",
         )
         .exits(0);
-    solution.pgfleet("tenant create globex").exits(0);
+    solution.pgfleet("tenant create globex --no-database").exits(0);
     let explain = |service: &str, name: &str, tenant: &str| {
         let line = format!("connection explain --json --service {{}}_{service} --name {name} --tenant {tenant}");
         let explained = solution.pgfleet(&line).exits(0).json();

@@ -402,6 +402,7 @@ fn the_reference_of_the_command_line_names_every_command_and_flag() {
         "isolation verify",
         "tenant create",
         "tenant list",
+        "tenant templates",
         "tenant show",
         "tenant set-connection",
         "tenant disable",

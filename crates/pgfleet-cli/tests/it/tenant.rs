@@ -36,12 +36,12 @@ async fn a_tenant_is_made_shown_changed_and_disabled() {
         .says("/acme is behind: has nothing, needs 1_trips (1 pending); the service refuses the tenant until")
         .says("made tenant acme with 1 connection string");
     solution.pgfleet("tenant create acme").exits(1).says("hint: see it: pgfleet tenant show acme");
-    solution.pgfleet("tenant create globex").exits(0).says("made tenant globex in the services' own databases");
+    solution.pgfleet("tenant create globex --no-database").exits(0).says("made tenant globex in the services' own databases");
     let port = solution.server.port();
     let list = solution.pgfleet("tenant list").exits(0).says("2 tenants");
     let rows: Vec<Vec<&str>> = list.out.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     let place = format!("postgresql://127.0.0.1:{port}/{acme}");
-    assert_eq!(rows, [vec!["acme", "active", place.as_str(), "-"], vec!["globex", "active", "-", "-"]]);
+    assert_eq!(rows, [vec!["acme", "active", "-", place.as_str(), "-"], vec!["globex", "active", "-", "-", "-"]]);
     let shown = solution.pgfleet("tenant show acme --json").exits(0).json();
     assert_eq!(shown["strings"][0]["physical"]["database"], acme.as_str());
     assert_eq!(shown["strings"][0]["readers"].as_array().unwrap().len(), 2);

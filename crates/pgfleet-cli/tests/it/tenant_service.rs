@@ -45,7 +45,7 @@ async fn a_service_that_up_starts_serves_its_tenants() {
     solution.sql("CREATE DATABASE \"{}_acme\"").await;
     let acme = solution.name("acme");
     solution.pgfleet("tenant create acme --connection dbname={}_acme").exits(0);
-    solution.pgfleet("tenant create globex").exits(0);
+    solution.pgfleet("tenant create globex --no-database").exits(0);
 
     let service = Service::builder(&trip)
         .migrations(TRIPS)

@@ -56,7 +56,8 @@ pub enum Home {
 }
 
 impl Solution {
-    /// Makes tenants, `concurrency` at a time, and returns what came of each, in their order.
+    /// Makes tenants, `concurrency` at a time, and returns what came of each, in their order; `each` is
+    /// told as soon as one is done.
     ///
     /// A tenant in databases of its own gets copies of the templates, which are made or brought to the
     /// files first; then its seeds run, and it becomes active. Asking again for one that was left
@@ -76,6 +77,7 @@ impl Solution {
         tenants: &[NewTenant],
         concurrency: usize,
         observer: &Arc<dyn Observer>,
+        each: &(dyn Fn(usize, &Result<Done, Error>) + Sync),
     ) -> Result<Vec<Result<Done, Error>>, Error> {
         let needs_copies = tenants.iter().any(|tenant| self.shapes_of(tenant).is_ok_and(|shapes| !shapes.is_empty()));
         let (bench, workshop) = futures_util::future::try_join(Bench::open(self, needs_copies), async {
@@ -97,7 +99,9 @@ impl Solution {
                         let bench = Bench::usable(&mut bench, self, needs_copies).await?;
                         self.create_one(bench, workshop, tenant, observer).await
                     };
-                    done.push((at, Box::pin(made).await));
+                    let made = Box::pin(made).await;
+                    each(at, &made);
+                    done.push((at, made));
                 }
                 if let Some(bench) = bench {
                     bench.close().await;

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 use crate::physical::Physical;
+use crate::standing::Standing;
 
 pub use create::{Home, NewTenant};
 pub use guests::GuestReport;
@@ -104,8 +105,10 @@ pub struct Tenant {
     pub strings: Vec<TenantString>,
     /// The databases that pgfleet made for it.
     pub databases: Vec<OwnDatabase>,
-    /// How many of its databases' services stand how: `current`, `behind`.
-    pub standings: BTreeMap<String, u64>,
+    /// The names of the properties that its seeds are given.
+    pub properties: Vec<String>,
+    /// Where each service stands in its databases, as it is remembered.
+    pub standings: Vec<Standing>,
 }
 
 /// A database that pgfleet made for a tenant, or is about to.

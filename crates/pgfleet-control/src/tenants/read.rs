@@ -9,8 +9,10 @@ use super::{OwnDatabase, SameAs, Tenant, TenantState, TenantString, context, unk
 use crate::catalogue::Catalogue;
 use crate::connections::{readable, tenant_services};
 use crate::error::{Error, ErrorKind};
+use crate::fleet::TargetState;
 use crate::physical::Physical;
 use crate::solution::Solution;
+use crate::standing::{self, Standing};
 
 /// How times are written.
 pub(super) const UTC: &str = "'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'";
@@ -25,7 +27,20 @@ impl Solution {
         let catalogue = self.tenant_catalogue().await?;
         let read = self.read_tenants(catalogue.connection(), None).await;
         catalogue.close().await;
-        read
+        read.map(|tenants| self.judged(tenants))
+    }
+
+    /// Takes what is at the head of other files than those that are here for behind.
+    fn judged(&self, mut tenants: Vec<Tenant>) -> Vec<Tenant> {
+        // Without files that can be read what is remembered stands as it is.
+        let prints = self.prints(&[]).unwrap_or_default();
+        for standing in tenants.iter_mut().flat_map(|tenant| &mut tenant.standings) {
+            let other = prints.get(&standing.service).is_some_and(|print| standing.plan.as_deref() != Some(print));
+            if standing.state == TargetState::Current && other {
+                standing.state = TargetState::Behind;
+            }
+        }
+        tenants
     }
 
     /// Returns one tenant.
@@ -37,7 +52,8 @@ impl Solution {
         let catalogue = self.tenant_catalogue().await?;
         let read = self.read_tenant(catalogue.connection(), name).await;
         catalogue.close().await;
-        read
+        let mut judged = self.judged(vec![read?]);
+        judged.pop().ok_or_else(|| unknown(&[], name))
     }
 
     /// Lists the tenants; none where nothing was provisioned yet.
@@ -64,13 +80,13 @@ impl Solution {
     /// Reads the tenants by name; with `only`, that one, if there is one of that name.
     pub(crate) async fn read_tenants(&self, connection: &Connection, only: Option<&str>) -> Result<Vec<Tenant>, Error> {
         let failed = |error: &pgfleet_postgres::Error| Error::postgres("cannot read the tenants", error);
-        let only: &[(&(dyn ToSql + Sync), Type)] = &[(&only, Type::TEXT)];
-        let (tenants, strings, databases, standings) = (tenants_sql(), strings_sql(), databases_sql(), standings_sql());
-        let (tenants, strings, databases, standings) = futures_util::future::try_join4(
-            connection.query(&tenants, only),
-            connection.query(&strings, only),
-            connection.query(&databases, only),
-            connection.query(standings, only),
+        let values: &[(&(dyn ToSql + Sync), Type)] = &[(&only, Type::TEXT)];
+        let (tenants, strings, databases) = (tenants_sql(), strings_sql(), databases_sql());
+        let (tenants, strings, databases, properties) = futures_util::future::try_join4(
+            connection.query(&tenants, values),
+            connection.query(&strings, values),
+            connection.query(&databases, values),
+            connection.query(PROPERTIES, values),
         )
         .await
         .map_err(|error| failed(&error))?;
@@ -86,10 +102,13 @@ impl Solution {
         for row in &databases {
             made.entry(row.get(0)).or_default().push(database_of(row));
         }
-        let mut stand: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-        for row in &standings {
-            let count = u64::try_from(row.get::<_, i64>(2)).unwrap_or_default();
-            stand.entry(row.get(0)).or_default().insert(row.get(1), count);
+        let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for row in &properties {
+            given.entry(row.get(0)).or_default().push(row.get(1));
+        }
+        let mut stand: BTreeMap<String, Vec<Standing>> = BTreeMap::new();
+        for standing in standing::read(connection, only).await? {
+            stand.entry(standing.tenant.clone()).or_default().push(standing);
         }
         let readable: Vec<_> = tenant_services(&self.manifest)
             .map(|service| (service.name.clone(), readable(&self.manifest, service)))
@@ -97,6 +116,7 @@ impl Solution {
         for tenant in &mut tenants {
             tenant.strings = by_tenant.remove(&tenant.name).unwrap_or_default();
             tenant.databases = made.remove(&tenant.name).unwrap_or_default();
+            tenant.properties = given.remove(&tenant.name).unwrap_or_default();
             tenant.standings = stand.remove(&tenant.name).unwrap_or_default();
             for string in &mut tenant.strings {
                 let readers = readable.iter().filter(|(_, names)| names.contains(string.connection.as_str()));
@@ -158,6 +178,10 @@ pub(super) async fn no_tenant(connection: &Connection, name: &str) -> Error {
     unknown(&names.iter().map(String::as_str).collect::<Vec<_>>(), name)
 }
 
+/// The names of tenants' properties.
+const PROPERTIES: &str =
+    "SELECT tenant, name FROM control.tenant_properties WHERE $1 IS NULL OR tenant = $1 ORDER BY tenant, name";
+
 fn tenants_sql() -> String {
     format!(
         "SELECT name, display_name, state, to_char(created_at AT TIME ZONE 'UTC', {UTC}), \
@@ -188,11 +212,6 @@ fn databases_sql() -> String {
     )
 }
 
-fn standings_sql() -> &'static str {
-    "SELECT tenant, state, count(*) FROM control.targets \
-     WHERE tenant <> '' AND ($1 IS NULL OR tenant = $1) GROUP BY tenant, state"
-}
-
 fn tenant_of(row: &Row) -> Result<Tenant, Error> {
     Ok(Tenant {
         name: row.get(0),
@@ -204,7 +223,8 @@ fn tenant_of(row: &Row) -> Result<Tenant, Error> {
         attempts: u32::try_from(row.get::<_, i32>(6)).unwrap_or_default(),
         strings: Vec::new(),
         databases: Vec::new(),
-        standings: BTreeMap::new(),
+        properties: Vec::new(),
+        standings: Vec::new(),
     })
 }
 
