@@ -74,6 +74,11 @@ async fn run(mode: &str) -> Result<(), pgfleet::Error> {
     Ok(())
 }
 
+/// Of some of what is here.
+fn revision() -> u32 {
+    if var("FIXTURE_MODE").as_deref() == Ok("revised") { 2 } else { 1 }
+}
+
 struct CreateRiders;
 
 impl SchemaMigration for CreateRiders {
@@ -95,6 +100,10 @@ struct AddRiders;
 impl Migration for AddRiders {
     fn id(&self) -> &'static str {
         "3_add_riders"
+    }
+
+    fn revision(&self) -> u32 {
+        revision()
     }
 
     async fn up(&self, db: &Db<'_>) -> StepResult {
@@ -171,6 +180,10 @@ struct Admin;
 impl Seeder for Admin {
     fn name(&self) -> &'static str {
         "2_admin"
+    }
+
+    fn revision(&self) -> u32 {
+        revision()
     }
 
     fn properties(&self) -> &[&str] {

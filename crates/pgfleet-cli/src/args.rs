@@ -74,9 +74,14 @@ pub(crate) enum Command {
     },
     /// Apply pending migrations, then seeds
     #[command(
-        after_help = "Examples:\n  pgfleet migrate\n  pgfleet migrate --service trip --to 202501070002\n  pgfleet migrate --check                       # in CI: exit 5 unless everything is applied\n  pgfleet migrate --url postgresql://localhost/shop --dir migrations\n\nWith --url one database is migrated from one folder, without a manifest."
+        after_help = "Examples:\n  pgfleet migrate\n  pgfleet migrate --service trip --to 202501070002\n  pgfleet migrate --check                       # in CI: exit 5 unless everything is applied\n  pgfleet migrate --bundle shop.bundle          # what was packed, instead of the folders\n  pgfleet migrate --url postgresql://localhost/shop --dir migrations\n\nWith --url one database is migrated from one folder, without a manifest."
     )]
     Migrate(Migrate),
+    /// Pack all migrations into one file, to be rolled out elsewhere
+    #[command(
+        after_help = "Examples:\n  pgfleet bundle --output shop.bundle\n  pgfleet migrate --bundle shop.bundle      # where the folders are not\n\nNeeds no server. Values of seed properties and placeholders are not packed: they come from the\nmanifest where the bundle is used."
+    )]
+    Bundle(Bundle),
     /// Show where every database stands
     #[command(
         after_help = "Examples:\n  pgfleet status\n  pgfleet status --service trip\n  pgfleet status --pending --check"
@@ -209,9 +214,22 @@ pub(crate) struct Migrate {
     /// How the files in --dir are laid out, when it cannot be recognised
     #[arg(long, value_name = "LAYOUT", requires = "dir")]
     pub(crate) layout: Option<String>,
+    /// Take migrations and seeds from this file of `pgfleet bundle` instead of from the folders
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["url", "dir"])]
+    pub(crate) bundle: Option<PathBuf>,
     /// A seed property, NAME=VALUE; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) property: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bundle {
+    /// Write it to this file; without it, to standard output
+    #[arg(long, short = 'o', value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Only this service, with its modules; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Vec<String>,
 }
 
 #[derive(Debug, Args)]

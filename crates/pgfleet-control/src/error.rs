@@ -66,6 +66,19 @@ impl Error {
         own
     }
 
+    /// Makes an error of what is wrong with a service's program.
+    #[cold]
+    pub(crate) fn of_program(message: impl Into<String>, error: &pgfleet_migrate::Error) -> Self {
+        let kind = match error.kind() {
+            pgfleet_migrate::ErrorKind::Files => ErrorKind::Failed,
+            _ => ErrorKind::Configuration,
+        };
+        let mut own = Self::new(kind, message).cause(error.to_string());
+        own.causes.extend(error.causes());
+        own.hint = error.hint();
+        own
+    }
+
     /// Adds a line that says why.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {

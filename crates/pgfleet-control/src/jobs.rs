@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pgfleet_migrate::history::HistoryTable;
 use pgfleet_migrate::{Options, Seeds, Set, SetPath, Target, options};
+use pgfleet_sql::layout::{Layout, UnknownLayout};
 use secrecy::ExposeSecret as _;
 
 use crate::error::{Error, ErrorKind};
@@ -17,17 +18,27 @@ use crate::solution::{Solution, Surroundings};
 use crate::vault::{self, SecretsFile};
 
 impl Solution {
-    /// Returns the services that were asked for, all when none was named.
+    /// Returns the services that were asked for, all when none was named; of a bundle that is used, all
+    /// that are in it.
     ///
     /// # Errors
     ///
-    /// An unknown name, with the one that was probably meant.
+    /// An unknown name, with the one that was probably meant; one that is not in the bundle.
     pub fn services(&self, names: &[String]) -> Result<Vec<&Service>, Error> {
+        let packed = |service: &Service| self.used_bundle().is_none_or(|bundle| bundle.has(&service.name));
+        if names.is_empty() {
+            return Ok(self.manifest.services.iter().filter(|service| packed(service)).collect());
+        }
         let mut chosen = Vec::new();
         for name in names {
-            chosen.push(find_service(&self.manifest, name)?);
+            let service = find_service(&self.manifest, name)?;
+            if !packed(service) {
+                return Err(Error::new(ErrorKind::Configuration, format!("the bundle has no service {name}"))
+                    .hinted("make one that has it: pgfleet bundle"));
+            }
+            chosen.push(service);
         }
-        Ok(if names.is_empty() { self.manifest.services.iter().collect() } else { chosen })
+        Ok(chosen)
     }
 
     /// Collects the databases of services with their migrations and seeds.
@@ -38,18 +49,7 @@ impl Solution {
         for service in self.services(names)? {
             let mut properties = self.properties(service)?;
             properties.extend(extra.clone());
-            let own = self.set(service, &mut folders)?;
-            let own = own.with_seeds(read_seeds(&service.seeds, &properties)?);
-            let mut modules = Vec::new();
-            for module in service.modules.iter().filter_map(|name| self.manifest.modules.get(name)) {
-                let set = self.module_set(module, &mut folders)?;
-                modules.push(set.with_seeds(read_seeds(&module.seeds, &properties)?));
-            }
-            // What is in the service's program may be required by what is in the files.
-            let path = match service.program {
-                Some(_) => SetPath::incomplete(modules, own),
-                None => SetPath::new(modules, own).map_err(|error| files_error(&error))?,
-            };
+            let path = self.path(service, &properties, &mut folders)?;
             let mut target = Target::new(&service.name, self.address(service, Login::Migrator)?);
             target.schema = Some(service.schema.clone());
             jobs.push(Job {
@@ -61,6 +61,31 @@ impl Solution {
             });
         }
         Ok(jobs)
+    }
+
+    /// Reads a service's sets with their seeds.
+    pub(crate) fn path(
+        &self,
+        service: &Service,
+        properties: &BTreeMap<String, String>,
+        folders: &mut HashMap<PathBuf, Set>,
+    ) -> Result<SetPath, Error> {
+        let own = self.set(service, folders)?;
+        let own = own.with_seeds(self.seeds(&service.name, &service.seeds, properties)?);
+        let mut modules = Vec::new();
+        for module in service.modules.iter().filter_map(|name| self.manifest.modules.get(name)) {
+            let set = self.module_set(module, folders)?;
+            modules.push(set.with_seeds(self.seeds(&module.name, &module.seeds, properties)?));
+        }
+        let has_program = match self.used_bundle() {
+            Some(bundle) => bundle.program(&service.name).is_some(),
+            None => service.program.is_some(),
+        };
+        // What is in the service's program may be required by what is in the files.
+        if has_program {
+            return Ok(SetPath::incomplete(modules, own));
+        }
+        SetPath::new(modules, own).map_err(|error| files_error(&error))
     }
 
     /// Reads a service's migration set.
@@ -83,24 +108,23 @@ impl Solution {
         history: Option<&str>,
         folders: &mut HashMap<PathBuf, Set>,
     ) -> Result<Set, Error> {
+        if let Some(bundle) = self.used_bundle() {
+            let mut set = bundle.set(files.name)?;
+            set.placeholders = self.placeholders();
+            return Ok(set);
+        }
         if !folders.contains_key(files.folder) {
             let set = self.read_set(files)?;
             folders.insert(files.folder.to_owned(), set);
         }
         let mut set = folders[files.folder].clone();
         files.name.clone_into(&mut set.name);
-        set.history = match history.and_then(|history| history.split_once('.')) {
-            Some((schema, table)) => HistoryTable::at(files.name, schema, table),
-            None => HistoryTable::of_set(files.name),
-        };
+        set.history = history_of(files.name, history);
         Ok(set)
     }
 
     fn read_set(&self, files: &Files<'_>) -> Result<Set, Error> {
-        let layout =
-            files.layout.map(str::parse).transpose().map_err(|error: pgfleet_sql::layout::UnknownLayout| {
-                Error::new(ErrorKind::Configuration, error.to_string()).hinted(error.hint())
-            })?;
+        let layout = layout_of(files.layout)?;
         if !files.folder.exists() {
             // A service without migrations yet is one with nothing to do.
             let mut empty = Set::from_migrations(files.name, Vec::new());
@@ -108,10 +132,20 @@ impl Solution {
             empty.notes.push(format!("{} does not exist", files.folder.display()));
             return Ok(empty);
         }
-        let placeholders = &self.manifest.migrations.placeholders;
-        let placeholders =
-            placeholders.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect();
-        Set::read(files.name, files.folder, layout, placeholders).map_err(|error| files_error(&error))
+        Set::read(files.name, files.folder, layout, self.placeholders()).map_err(|error| files_error(&error))
+    }
+
+    fn placeholders(&self) -> BTreeMap<String, String> {
+        let values = self.manifest.migrations.placeholders.iter();
+        values.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
+    }
+
+    /// Reads the seeds of a service or module.
+    fn seeds(&self, name: &str, folder: &Path, properties: &BTreeMap<String, String>) -> Result<Seeds, Error> {
+        match self.used_bundle() {
+            Some(bundle) => bundle.seeds(name, properties),
+            None => Seeds::read(folder, properties.clone()).map_err(|error| files_error(&error)),
+        }
     }
 
     /// Returns the values for a service's seeds; passwords as Argon2id hashes.
@@ -136,8 +170,19 @@ struct Files<'a> {
     layout: Option<&'a str>,
 }
 
-fn read_seeds(folder: &Path, properties: &BTreeMap<String, String>) -> Result<Seeds, Error> {
-    Seeds::read(folder, properties.clone()).map_err(|error| files_error(&error))
+/// Returns where the history of a set is: at the place that the manifest names, or the usual one.
+pub(crate) fn history_of(name: &str, history: Option<&str>) -> HistoryTable {
+    match history.and_then(|history| history.split_once('.')) {
+        Some((schema, table)) => HistoryTable::at(name, schema, table),
+        None => HistoryTable::of_set(name),
+    }
+}
+
+/// Reads the name of a layout.
+pub(crate) fn layout_of(name: Option<&str>) -> Result<Option<Layout>, Error> {
+    name.map(str::parse)
+        .transpose()
+        .map_err(|error: UnknownLayout| Error::new(ErrorKind::Configuration, error.to_string()).hinted(error.hint()))
 }
 
 /// Finds a declared service.
@@ -161,7 +206,7 @@ fn unknown_service(manifest: &Manifest, name: &str) -> Error {
 }
 
 /// Turns an error about files into one of ours.
-fn files_error(error: &pgfleet_migrate::Error) -> Error {
+pub(crate) fn files_error(error: &pgfleet_migrate::Error) -> Error {
     let mut own = Error::new(ErrorKind::Failed, error.to_string());
     for cause in error.causes() {
         own = own.cause(cause);

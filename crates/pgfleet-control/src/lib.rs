@@ -5,6 +5,7 @@
 //! server call. Nothing here prints or reads the environment.
 
 mod announcer;
+pub mod bundle;
 pub mod catalogue;
 pub mod chain;
 pub mod connections;
@@ -36,5 +37,6 @@ pub mod tenants;
 pub mod vault;
 mod worker;
 
+pub use bundle::Bundle;
 pub use error::{Error, ErrorKind};
 pub use solution::Solution;

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use pgfleet_migrate::worker::{Description, Program};
 use pgfleet_migrate::{Error as MigrateError, ErrorRecord, Observer, SetPath};
 
+use crate::bundle::refuse_all;
 use crate::error::Error;
 use crate::fleet::Job;
 use crate::manifest::Service;
@@ -29,7 +30,7 @@ impl Programs {
         join_all(programs.iter().map(|program| program.close())).await;
     }
 
-    fn of(&self, service: &str, path: &Path, observer: &Arc<dyn Observer>) -> Arc<Program> {
+    pub(crate) fn of(&self, service: &str, path: &Path, observer: &Arc<dyn Observer>) -> Arc<Program> {
         let mut programs = self.lock();
         let make = || Arc::new(Program::new(service, path, observer.clone()));
         programs.entry(service.to_owned()).or_insert_with(make).clone()
@@ -68,11 +69,13 @@ impl Solution {
     /// programs have among their files.
     ///
     /// Starts the programs; `observer` sees what they print. A program that cannot be used, or was
-    /// built from other files, refuses the jobs of its service and of no other.
+    /// built from other files, refuses the jobs of its service and of no other. From a bundle all are
+    /// refused then, and only the programs are started that must run.
     ///
     /// # Errors
     ///
-    /// As [`jobs`](Self::jobs).
+    /// As [`jobs`](Self::jobs); from a bundle, that a program which must run cannot be used or is not
+    /// the one that the bundle was made with.
     pub async fn prepared(
         &self,
         names: &[String],
@@ -81,12 +84,18 @@ impl Solution {
     ) -> Result<Vec<Job>, Error> {
         let mut jobs = self.jobs(names, extra)?;
         join_all(jobs.iter_mut().map(|job| self.prepare(job, observer))).await;
+        if self.used_bundle().is_some() {
+            refuse_all(jobs.iter().filter_map(|job| job.handling.refusal()))?;
+        }
         Ok(jobs)
     }
 
     /// Returns whether a service's program has a set of that name. One that cannot be asked may have
     /// it: it says so when it is its turn.
     pub async fn program_has(&self, service: &Service, set: &str, observer: &Arc<dyn Observer>) -> bool {
+        if let Some(bundle) = self.used_bundle() {
+            return bundle.program(&service.name).is_some_and(|recorded| recorded.has(set));
+        }
         let Some(path) = &service.program else { return false };
         let described = self.programs().of(&service.name, path, observer).describe().await;
         described.map_or(true, |description| description.has(set))
@@ -103,22 +112,32 @@ impl Solution {
     }
 
     async fn prepare(&self, job: &mut Job, observer: &Arc<dyn Observer>) {
-        let Some(path) = self.manifest.service(&job.service).and_then(|service| service.program.as_ref()) else {
-            return;
-        };
-        let program = self.programs().of(&job.service, path, observer);
-        match joined(&program, &job.path).await {
-            Ok(path) => {
-                if path.needs_program() {
+        let Some(service) = self.manifest.service(&job.service) else { return };
+        match self.completed(service, &job.path, observer).await {
+            Ok((path, program)) => {
+                job.path = path;
+                if let Some(program) = program {
                     job.handling = Handling::ByProgram(program);
                 }
-                job.path = Arc::new(path);
             }
             Err(error) => job.handling = Handling::Refused(Box::new(ErrorRecord::from(&error))),
         }
     }
-}
 
-async fn joined(program: &Program, files: &SetPath) -> Result<SetPath, MigrateError> {
-    program.describe().await?.join(files, program.path())
+    /// Puts what only a service's program has among its files; with the program when it must run.
+    pub(crate) async fn completed(
+        &self,
+        service: &Service,
+        files: &Arc<SetPath>,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<(Arc<SetPath>, Option<Arc<Program>>), MigrateError> {
+        let program = service.program.as_ref().map(|path| self.programs().of(&service.name, path, observer));
+        if let Some(bundle) = self.used_bundle() {
+            return bundle.completed(&service.name, files, program).await;
+        }
+        let Some(program) = program else { return Ok((files.clone(), None)) };
+        let path = program.describe().await?.join(files, program.path())?;
+        let needed = path.needs_program().then_some(program);
+        Ok((Arc::new(path), needed))
+    }
 }

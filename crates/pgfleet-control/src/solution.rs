@@ -10,6 +10,7 @@ use pgfleet_postgres::{Address, ErrorKind as PgErrorKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::announcer::{self, ControlAnnouncer};
+use crate::bundle::Bundle;
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
 use crate::fleet::{self, TargetReport, Work};
@@ -62,6 +63,8 @@ pub struct Solution {
     options: Options,
     keys: Option<KeyRing>,
     programs: Programs,
+    /// Where the sets are taken from instead of from the folders.
+    bundle: Option<Arc<Bundle>>,
     /// How many connections the servers take that were looked at.
     capacities: BTreeMap<String, Capacity>,
 }
@@ -104,7 +107,7 @@ impl Solution {
         let keys = if uses_file(&manifest) { None } else { Some(key_ring(&manifest, &place, surroundings)?) };
         let programs = surroundings.programs.clone();
         let capacities = BTreeMap::new();
-        let mut solution = Self { manifest, place, servers, vault, options, keys, programs, capacities };
+        let mut solution = Self { manifest, place, servers, vault, options, keys, programs, bundle: None, capacities };
         solution.read_credentials().await?;
         Ok(solution)
     }
@@ -117,6 +120,15 @@ impl Solution {
     /// Returns the programs of services that were started.
     pub(crate) fn programs(&self) -> &Programs {
         &self.programs
+    }
+
+    /// Returns the bundle that the sets are taken from; none when they are read from the folders.
+    pub fn used_bundle(&self) -> Option<&Bundle> {
+        self.bundle.as_deref()
+    }
+
+    pub(crate) fn set_bundle(&mut self, bundle: Arc<Bundle>) {
+        self.bundle = Some(bundle);
     }
 
     /// Returns the keys that seal what is in the control database; a local solution's is made on
@@ -371,6 +383,7 @@ impl Solution {
         concurrency: usize,
         observer: Arc<dyn Observer>,
     ) -> Result<Vec<TargetReport>, Error> {
+        self.check_programs(names, &observer).await?;
         let known = self.services(names)?.iter().all(|service| self.address(service, Login::Migrator).is_ok());
         let looking = options.look_only || options.dry_run;
         if !known && !looking {

@@ -38,8 +38,18 @@ impl SetPath {
     /// Two sets of one name or with one history; a requirement that no set of the path can
     /// fulfil; requirements that go round in a circle. Each names the files.
     pub fn new(modules: Vec<Set>, own: Set) -> Result<Self, Error> {
-        let mut sets = modules;
-        sets.push(own);
+        let path = Self::incomplete(modules, own);
+        path.check()?;
+        Ok(path)
+    }
+
+    /// Checks what was made with [`incomplete`](Self::incomplete) as if it were all there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn check(&self) -> Result<(), Error> {
+        let sets = &self.sets;
         for (at, set) in sets.iter().enumerate() {
             let twice =
                 |cause: String| Error::new(ErrorKind::Files, format!("cannot use the set {}", set.name)).cause(cause);
@@ -51,9 +61,8 @@ impl SetPath {
                     .hinted("give one of them another: history = \"schema.table\""));
             }
         }
-        let path = Self { sets };
-        path.ordered(&path.everything(), &vec![Vec::new(); path.sets.len()], None)?;
-        Ok(path)
+        self.ordered(&self.everything(), &vec![Vec::new(); sets.len()], None)?;
+        Ok(())
     }
 
     /// Makes a path whose sets lack what only the service's program has; nothing is looked at, which

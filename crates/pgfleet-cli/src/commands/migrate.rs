@@ -11,6 +11,7 @@ use pgfleet_migrate::{Options, Outcome, Report, Set, SetPath, Target, run};
 use pgfleet_postgres::{Address, Surroundings};
 
 use crate::args::Migrate;
+use crate::commands::bundle;
 use crate::context::{Context, properties, who};
 use crate::error::{CommandError, Exit, relative_text, render_migration};
 use crate::talk::human;
@@ -25,7 +26,12 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
     if let Some(folder) = &arguments.dir {
         return one_database(context, arguments, folder).await;
     }
+    let bundle = arguments.bundle.as_deref().map(bundle::read).transpose()?;
     let mut solution = context.open().await?;
+    if let Some(bundle) = bundle {
+        solution.use_bundle(bundle)?;
+        bundle::say_left_out(context, &solution);
+    }
     let mut options = solution.options().clone();
     let wait_attempts = solution.manifest.migrations.wait_attempts;
     apply_flags(&mut options, arguments, context.global.wait.then_some(wait_attempts))?;

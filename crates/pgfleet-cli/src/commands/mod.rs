@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bundle;
 mod config;
 mod connection;
 mod down;
@@ -34,6 +35,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Com
         Command::Provision(arguments) => provision::run(context, &arguments).await,
         Command::Config { verb } => config::run(context, &verb),
         Command::Migrate(arguments) => migrate::run(context, &arguments).await,
+        Command::Bundle(arguments) => bundle::run(context, &arguments).await,
         Command::Status(arguments) => status::run(context, &arguments).await,
         Command::Revert(arguments) => revert::run(context, &arguments).await,
         Command::Seed(arguments) => seed::run(context, &arguments).await,

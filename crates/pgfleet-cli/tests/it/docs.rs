@@ -345,6 +345,14 @@ async fn the_guides_for_an_existing_server_run_as_written() {
 }
 
 #[tokio::test]
+async fn the_guide_about_bundles_runs_as_written() {
+    let server = OwnServer::start(|_| {}).await.unwrap();
+    let session = Session::new(Some(&server));
+    session.superuser("create role fleet_admin login createdb createrole password 'not-a-secret'");
+    session.page("docs/src/guides/bundles.md");
+}
+
+#[tokio::test]
 async fn the_guide_about_tenants_runs_as_written() {
     let server = OwnServer::start(|_| {}).await.unwrap();
     let session = Session::new(Some(&server));

@@ -2,6 +2,7 @@
 //! servers. Exit codes, the two streams, and that nothing is lost.
 
 mod abp_saas;
+mod bundle;
 mod connecting;
 mod connection;
 mod docs;

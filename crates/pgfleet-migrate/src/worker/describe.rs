@@ -22,6 +22,9 @@ use crate::set::Set;
 const SHOWN: usize = 10;
 
 /// What a program says of itself and its sets.
+///
+/// It goes over the worker's lines and into bundles: what is changed here changes the versions of
+/// both, the protocol's and the bundle's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// The service.
@@ -29,33 +32,33 @@ pub struct Description {
     /// The version of pgfleet that it was built with.
     pub tool: String,
     /// The modules' sets in their order, then the service's own.
-    sets: Vec<Described>,
+    pub(super) sets: Vec<Described>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Described {
-    name: String,
-    history: (String, String),
-    schema: Option<String>,
-    layout: String,
-    migrations: Vec<DescribedMigration>,
-    repeatables: Vec<DescribedText>,
-    seeds: Vec<DescribedSeed>,
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) history: (String, String),
+    pub(super) schema: Option<String>,
+    pub(super) layout: String,
+    pub(super) migrations: Vec<DescribedMigration>,
+    pub(super) repeatables: Vec<DescribedText>,
+    pub(super) seeds: Vec<DescribedSeed>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct DescribedMigration {
-    version: String,
-    description: String,
-    said: Said,
-    down_said: Said,
-    what: What,
+pub(super) struct DescribedMigration {
+    pub(super) version: String,
+    pub(super) description: String,
+    pub(super) said: Said,
+    pub(super) down_said: Said,
+    pub(super) what: What,
 }
 
 /// The four kinds of a migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum What {
+pub(super) enum What {
     /// From a file: a caller that has the file needs no text.
     Sql {
         checksum: String,
@@ -75,34 +78,34 @@ enum What {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Texts {
+pub(super) struct Texts {
     up: String,
     down: Option<String>,
 }
 
 /// A repeatable or a seed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct DescribedText {
-    name: String,
-    checksum: String,
+pub(super) struct DescribedText {
+    pub(super) name: String,
+    pub(super) checksum: String,
     text: Option<String>,
     /// For a repeatable.
     #[serde(default)]
-    said: Said,
+    pub(super) said: Said,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum DescribedSeed {
+pub(super) enum DescribedSeed {
     Sql(DescribedText),
     Rust { name: String, revision: u32, properties: Vec<String> },
 }
 
 /// What a migration says about how it is run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Said {
+pub(super) struct Said {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     no_transaction: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -177,15 +180,9 @@ impl Description {
             differences.push(format!("the module {}: not in the program", set.name));
         }
         if !differences.is_empty() {
-            let mut error = refused("it was built from other files").cause(program.display().to_string());
-            let more = differences.len().saturating_sub(SHOWN);
-            for difference in differences.into_iter().take(SHOWN) {
-                error = error.cause(difference);
-            }
-            if more > 0 {
-                error = error.cause(format!("and {more} more"));
-            }
-            return Err(error.hinted("build the program again (`cargo build`), or deploy the one that belongs to them"));
+            let error = refused("it was built from other files").cause(program.display().to_string());
+            return Err(with_differences(error, differences)
+                .hinted("build the program again (`cargo build`), or deploy the one that belongs to them"));
         }
         match sets.pop() {
             Some(own) => SetPath::new(sets, own),
@@ -391,6 +388,18 @@ impl DescribedMigration {
             down_annotations: Annotations::from(&self.down_said),
         })
     }
+}
+
+/// Adds differences to an error, the first of them by name.
+pub(super) fn with_differences(mut error: Error, differences: Vec<String>) -> Error {
+    let more = differences.len().saturating_sub(SHOWN);
+    for difference in differences.into_iter().take(SHOWN) {
+        error = error.cause(difference);
+    }
+    if more > 0 {
+        error = error.cause(format!("and {more} more"));
+    }
+    error
 }
 
 fn down_checksum(file: &MigrationFile) -> Option<String> {

@@ -13,6 +13,7 @@
 
 mod client;
 mod describe;
+mod differ;
 mod protocol;
 mod serve;
 
