@@ -36,7 +36,10 @@ async fn a_tenant_is_made_shown_changed_and_disabled() {
         .says("/acme is behind: has nothing, needs 1_trips (1 pending); the service refuses the tenant until")
         .says("made tenant acme with 1 connection string");
     solution.pgfleet("tenant create acme").exits(1).says("hint: see it: pgfleet tenant show acme");
-    solution.pgfleet("tenant create globex --no-database").exits(0).says("made tenant globex in the services' own databases");
+    solution
+        .pgfleet("tenant create globex --no-database")
+        .exits(0)
+        .says("made tenant globex in the services' own databases");
     let port = solution.server.port();
     let list = solution.pgfleet("tenant list").exits(0).says("2 tenants");
     let rows: Vec<Vec<&str>> = list.out.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();

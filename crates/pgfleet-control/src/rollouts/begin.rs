@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pgfleet_migrate::{Observer, Options, Outcome};
 use pgfleet_postgres::Type;
+use serde::Serialize;
 
 use super::plan::{HOSTS, Planned, Spread};
 use super::read::{Rollout, unfinished};
@@ -12,11 +13,12 @@ use super::{RolloutState, What, failed};
 use crate::catalogue::Catalogue;
 use crate::connections::tenant_services;
 use crate::error::{Error, ErrorKind};
-use crate::fleet::{self, Work};
+use crate::fleet::{self, TargetReport, Work};
+use crate::manifest::Service;
 use crate::plans::{Plans, Prints};
 use crate::roles::Login;
 use crate::solution::{Solution, not_provisioned};
-use crate::targets::FleetTarget;
+use crate::targets::{FleetTarget, TargetKind};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +62,86 @@ pub enum Begun {
     },
 }
 
+/// What was found before anything is written.
+enum Survey {
+    NoTenants,
+    Current {
+        targets: usize,
+    },
+    /// A rollout is not over; what is asked for may be something else.
+    Unfinished {
+        rollout: Rollout,
+        what: What,
+        plans: Plans,
+    },
+    Draft(Box<Draft>),
+}
+
+/// A rollout that is not written down yet.
+struct Draft {
+    what: What,
+    plans: Plans,
+    planned: Vec<Planned>,
+    /// Whether a service's own database is not there.
+    missing: bool,
+}
+
+/// What a rollout would do.
+#[derive(Debug, Default, Serialize)]
+pub struct Outlook {
+    /// The rollout that is not over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Rollout>,
+    /// The waves of the one that would be made.
+    pub waves: Vec<Wave>,
+    /// How many pairs of service and tenant are known to be where they should be; none when something is
+    /// to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<usize>,
+}
+
+/// A wave of a rollout.
+#[derive(Debug, Serialize)]
+pub struct Wave {
+    /// Its number.
+    pub wave: i32,
+    /// What is in it.
+    pub kind: TargetKind,
+    /// How many databases.
+    pub targets: usize,
+}
+
 impl Solution {
+    /// Finds out what a rollout would do, and changes nothing; none when no tenant has a database of its
+    /// own that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin_rollout`](Self::begin_rollout), but a rollout that is not over is none.
+    pub async fn outlook(
+        &self,
+        ask: &Ask,
+        options: &Options,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Option<Outlook>, Error> {
+        let Some(catalogue) = self.catalogue_if_any().await? else { return Ok(None) };
+        let found = Box::pin(self.survey(&catalogue, ask, options, observer)).await;
+        catalogue.close().await;
+        Ok(match found? {
+            Survey::NoTenants => None,
+            Survey::Current { targets } => Some(Outlook { current: Some(targets), ..Outlook::default() }),
+            Survey::Unfinished { rollout, .. } => Some(Outlook { unfinished: Some(rollout), ..Outlook::default() }),
+            Survey::Draft(draft) => {
+                let mut waves: BTreeMap<(i32, TargetKind), usize> = BTreeMap::new();
+                for target in &draft.planned {
+                    *waves.entry((target.wave, target.kind)).or_default() += 1;
+                }
+                let wave = |((wave, kind), targets)| Wave { wave, kind, targets };
+                Some(Outlook { waves: waves.into_iter().map(wave).collect(), ..Outlook::default() })
+            }
+        })
+    }
+
     /// Finds out what is to be done in tenants' databases, and makes a rollout for it where there is
     /// something; or finds the one that somebody began.
     ///
@@ -101,6 +182,47 @@ impl Solution {
         options: &Options,
         observer: &Arc<dyn Observer>,
     ) -> Result<Begun, Error> {
+        let known = self.services(&ask.services)?.iter().all(|service| self.address(service, Login::Migrator).is_ok());
+        let found = match Box::pin(self.survey(catalogue, ask, options, observer)).await? {
+            // A look at what is not there says so; nothing was looked at without a password.
+            Survey::Draft(draft) if draft.missing || !known => {
+                self.provision(false).await?;
+                Box::pin(self.survey(catalogue, ask, options, observer)).await?
+            }
+            found => found,
+        };
+        let draft = match found {
+            Survey::NoTenants => return Ok(Begun::NoTenants),
+            Survey::Current { targets } => return Ok(Begun::Current { targets }),
+            Survey::Unfinished { rollout, what, plans } => {
+                refuse_other(&rollout, &what)?;
+                adjust(catalogue, rollout.id, ask).await?;
+                return Ok(Begun::Rollout { id: rollout.id, joined: true, plans });
+            }
+            Survey::Draft(draft) => draft,
+        };
+        let Draft { what, plans, planned, .. } = *draft;
+        match self.write_rollout(catalogue, &what, ask, &planned).await? {
+            Some(id) => Ok(Begun::Rollout { id, joined: false, plans }),
+            // Somebody else was faster.
+            None => match unfinished(catalogue).await? {
+                Some(there) => {
+                    refuse_other(&there, &what)?;
+                    Ok(Begun::Rollout { id: there.id, joined: true, plans })
+                }
+                None => self.nothing_to_do(catalogue, &plans.prints()).await,
+            },
+        }
+    }
+
+    /// Finds out what there is to do, and changes nothing.
+    async fn survey(
+        &self,
+        catalogue: &Catalogue,
+        ask: &Ask,
+        options: &Options,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Survey, Error> {
         self.services(&ask.services)?;
         let there = unfinished(catalogue).await?;
         if there.is_none() {
@@ -108,7 +230,7 @@ impl Solution {
                 .any(|service| ask.services.is_empty() || ask.services.contains(&service.name));
             if !of_tenants || !has_strings(catalogue, &ask.tenants).await? {
                 self.refuse_without_database(&ask.tenants).await?;
-                return Ok(Begun::NoTenants);
+                return Ok(Survey::NoTenants);
             }
         }
         let mut plans = None;
@@ -119,50 +241,34 @@ impl Solution {
             plans = Some(found);
         }
         let mut what = self.what(ask, options, &prints);
-        if let Some(there) = there {
-            refuse_other(&there, &what)?;
+        if let Some(rollout) = there {
             let plans = self.plans_for_work(plans, observer).await?;
-            adjust(catalogue, there.id, ask).await?;
-            return Ok(Begun::Rollout { id: there.id, joined: true, plans });
+            what.prints = self.what(ask, options, &plans.prints()).prints;
+            return Ok(Survey::Unfinished { rollout, what, plans });
         }
         let every = ask.recheck || !what.reaches_head();
-        if !every {
-            let stale = self.stale_tenants(catalogue, &prints, self.manifest.tenants.verify_after).await?;
-            if stale.targets == 0 {
-                return Ok(Begun::NoTenants);
-            }
-        }
         let tenants = self.tenants_to_do(catalogue, &prints, &what, every).await?;
         if tenants.is_empty() {
-            return self.nothing_to_do(catalogue, &prints).await;
+            return Ok(match self.nothing_to_do(catalogue, &prints).await? {
+                Begun::Current { targets } if targets > 0 => Survey::Current { targets },
+                _ => Survey::NoTenants,
+            });
         }
         let plans = self.plans_for_work(plans, observer).await?;
         what.prints = self.what(ask, options, &plans.prints()).prints;
         let mut planned = Vec::new();
+        let mut missing = false;
         if what.tenants.is_empty() {
-            planned.extend(self.hosts_to_do(&plans, &what, ask, options, observer).await?);
+            let known = |service: &&Service| self.address(service, Login::Migrator).is_ok();
+            if self.services(&what.services)?.iter().all(known) {
+                (planned, missing) = self.hosts_to_do(&plans, &what, ask, options, observer).await?;
+            }
             if what.reaches_head() {
                 planned.extend(self.templates_to_do(catalogue, &plans, &what, &tenants).await?);
             }
         }
-        let canary = ask.canary.unwrap_or(self.manifest.rollouts.canary);
-        let spread = Spread {
-            first: &self.manifest.tenants.canary,
-            canary: canary as usize,
-            growth: self.manifest.rollouts.growth as usize,
-        };
-        planned.extend(spread.waves(tenants));
-        match self.write_rollout(catalogue, &what, ask, &planned).await? {
-            Some(id) => Ok(Begun::Rollout { id, joined: false, plans }),
-            // Somebody else was faster.
-            None => match unfinished(catalogue).await? {
-                Some(there) => {
-                    refuse_other(&there, &what)?;
-                    Ok(Begun::Rollout { id: there.id, joined: true, plans })
-                }
-                None => self.nothing_to_do(catalogue, &prints).await,
-            },
-        }
+        planned.extend(Spread::of(&self.manifest, ask).waves(tenants));
+        Ok(Survey::Draft(Box::new(Draft { what, plans, planned, missing })))
     }
 
     async fn nothing_to_do(&self, catalogue: &Catalogue, prints: &Prints) -> Result<Begun, Error> {
@@ -220,21 +326,18 @@ impl Solution {
         Ok(())
     }
 
-    /// Looks at the services' own databases, and lists those in which something is pending.
+    /// Looks at the services' own databases, and lists those in which something is pending; and says
+    /// whether one is not there.
     async fn hosts_to_do(
-        &mut self,
+        &self,
         plans: &Plans,
         what: &What,
         ask: &Ask,
         options: &Options,
         observer: &Arc<dyn Observer>,
-    ) -> Result<Vec<Planned>, Error> {
-        let known = self.services(&what.services)?.iter().all(|service| self.address(service, Login::Migrator).is_ok());
-        if !known {
-            self.provision(false).await?;
-        }
+    ) -> Result<(Vec<Planned>, bool), Error> {
         let mut targets = self.host_targets(&what.services)?;
-        let looks = Options { look_only: true, announcer: None, ..options.clone() };
+        let looks = Options { look_only: true, dry_run: false, announcer: None, ..options.clone() };
         let mut jobs = Vec::new();
         for target in &targets {
             for service in &target.services {
@@ -243,20 +346,17 @@ impl Solution {
         }
         let concurrency = ask.concurrency.unwrap_or(self.manifest.rollouts.concurrency) as usize;
         let reports = fleet::run_all(jobs, Work::Migrate, &looks, concurrency, observer.clone()).await;
-        let missing = |report: &fleet::TargetReport| {
+        let missing = |report: &TargetReport| {
             let notes = report.result.as_ref().map(|report| report.notes.as_slice()).unwrap_or_default();
             not_provisioned(report) || notes.iter().any(|note| note == "the database does not exist")
         };
-        if reports.iter().any(missing) {
-            self.provision(false).await?;
-        }
+        let missing = reports.iter().any(missing);
         let pending = |target: &FleetTarget, service: &String| {
-            reports.iter().filter(|report| report.service == *service && report.database == target.database).any(
-                |report| match &report.result {
-                    Ok(looked) => looked.outcome == Outcome::Pending || looked.blocked.is_some(),
-                    Err(_) => true,
-                },
-            )
+            let of = |report: &&TargetReport| report.service == *service && report.database == target.database;
+            reports.iter().filter(of).any(|report| match &report.result {
+                Ok(looked) => looked.outcome == Outcome::Pending || looked.blocked.is_some(),
+                Err(_) => true,
+            })
         };
         for target in &mut targets {
             let mut services = std::mem::take(&mut target.services);
@@ -264,7 +364,7 @@ impl Solution {
             target.services = services;
         }
         let some = targets.into_iter().filter(|target| !target.services.is_empty());
-        Ok(some.map(|target| Planned::of(HOSTS, target)).collect())
+        Ok((some.map(|target| Planned::of(HOSTS, target)).collect(), missing))
     }
 
     /// Writes a rollout and its targets in one transaction; none when another one is not finished.

@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
-pub use begin::{Ask, Begun};
+pub use begin::{Ask, Begun, Outlook, Wave};
 pub use read::{Counts, FailedTarget, Rollout, RolloutWorker};
 pub use revert::AskRevert;
 pub use work::{Ended, Go, Progress};

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::What;
+use super::{Ask, What};
 use crate::catalogue::Catalogue;
 use crate::error::Error;
+use crate::manifest::Manifest;
 use crate::plans::{Plans, Prints};
 use crate::solution::Solution;
 use crate::targets::{FleetTarget, TargetKind};
@@ -47,6 +48,17 @@ pub(super) struct Spread<'a> {
     pub(super) canary: usize,
     /// How many times larger each wave is than the one before.
     pub(super) growth: usize,
+}
+
+impl<'a> Spread<'a> {
+    /// Returns how the manifest says it, where it was not asked for.
+    pub(super) fn of(manifest: &'a Manifest, ask: &Ask) -> Self {
+        Self {
+            first: &manifest.tenants.canary,
+            canary: ask.canary.unwrap_or(manifest.rollouts.canary) as usize,
+            growth: manifest.rollouts.growth as usize,
+        }
+    }
 }
 
 impl Spread<'_> {

@@ -78,12 +78,7 @@ impl Solution {
         let targets = applied(catalogue, *id, service).await?;
         let (hosts, tenants): (Vec<_>, Vec<_>) =
             targets.into_iter().partition(|target| target.kind == TargetKind::Host);
-        let canary = ask.canary.unwrap_or(self.manifest.rollouts.canary);
-        let spread = Spread {
-            first: &self.manifest.tenants.canary,
-            canary: canary as usize,
-            growth: self.manifest.rollouts.growth as usize,
-        };
+        let spread = Spread::of(&self.manifest, ask);
         let mut planned = spread.waves(tenants);
         let last = planned.iter().map(|target| target.wave).max().unwrap_or(CANARY);
         planned.extend(hosts.into_iter().map(|host| Planned::of(last + 1, host)));

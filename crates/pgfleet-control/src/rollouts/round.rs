@@ -71,7 +71,8 @@ pub(super) struct Heard {
     pub(super) dry: Vec<String>,
     /// How many workers there are.
     pub(super) workers: usize,
-    pub(super) counts: Option<Counts>,
+    /// Its targets, and the last wave there is.
+    pub(super) counts: Option<(Counts, i32)>,
 }
 
 /// A target that this worker took.
@@ -83,6 +84,10 @@ pub(super) struct Claim {
     pub(super) database: String,
     pub(super) tenant: String,
     pub(super) services: Vec<String>,
+    /// Whether the tenant has values of its own for seeds.
+    pub(super) has_values: bool,
+    /// Those values.
+    pub(super) values: BTreeMap<String, String>,
 }
 
 /// What the rollout's row and its targets say in the middle of a round.
@@ -100,7 +105,7 @@ struct Present {
     next: Option<i32>,
     /// The parts of all workers that are alive, the oldest first.
     workers: Vec<(i32, BTreeMap<String, u32>)>,
-    counts: Option<Counts>,
+    counts: Option<(Counts, i32)>,
 }
 
 impl Exchange {
@@ -206,12 +211,14 @@ impl Exchange {
             if !told.counts {
                 return Ok(None);
             }
-            let sql = "SELECT state, count(*) FROM control.rollout_targets WHERE rollout = $1 GROUP BY state";
-            let mut counts = Counts::default();
+            let sql =
+                "SELECT state, count(*), max(wave) FROM control.rollout_targets WHERE rollout = $1 GROUP BY state";
+            let (mut counts, mut last) = (Counts::default(), 0);
             for row in connection.query(sql, &[rollout.clone()]).await? {
                 counts.add(row.get(0), row.get(1));
+                last = row.get::<_, i32>(2).max(last);
             }
-            Ok(Some(counts))
+            Ok(Some((counts, last)))
         };
         let lock = "SELECT FROM control.rollouts WHERE id = $1 FOR UPDATE";
         let workers =
@@ -421,7 +428,8 @@ impl Exchange {
                        UPDATE control.rollout_targets t SET state = 'running', worker = $2, attempts = t.attempts + 1, \
                          started_at = clock_timestamp(), ended_at = NULL FROM taken \
                        WHERE t.rollout = $1 AND t.position = taken.position \
-                       RETURNING t.position, t.kind, t.server, t.database, t.tenant, t.services";
+                       RETURNING t.position, t.kind, t.server, t.database, t.tenant, t.services, \
+                         EXISTS (SELECT FROM control.tenant_properties p WHERE p.tenant = t.tenant)";
             connection
                 .query(
                     sql,
@@ -447,6 +455,8 @@ impl Exchange {
                 database: row.get(3),
                 tenant: row.get(4),
                 services: row.get(5),
+                has_values: row.get(6),
+                values: BTreeMap::new(),
             })
             .collect();
         claims.sort_by_key(|claim| claim.position);

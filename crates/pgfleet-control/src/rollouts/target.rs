@@ -23,7 +23,6 @@ use crate::templates::Shape;
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) position: i32,
-    pub(super) server: String,
     pub(super) outcome: Outcome,
     /// The first line of what went wrong.
     pub(super) error: Option<String>,
@@ -98,7 +97,6 @@ impl Shared {
         let began = Instant::now();
         let mut finished = Finished {
             position: claim.position,
-            server: claim.server.clone(),
             outcome: Outcome::Done,
             error: None,
             result: String::new(),
@@ -112,7 +110,7 @@ impl Shared {
             self.template(claim, &mut finished).await;
         } else if let Some(target) = self.place(claim) {
             for service in &claim.services {
-                let report = self.service(&target, service).await;
+                let report = self.service(&target, service, &claim.values).await;
                 finished.add(&report, self, &target);
                 result.insert(service.clone(), result_of(&report));
             }
@@ -149,9 +147,9 @@ impl Shared {
     }
 
     /// Does the work on one service in a database.
-    async fn service(&self, target: &FleetTarget, service: &str) -> TargetReport {
+    async fn service(&self, target: &FleetTarget, service: &str, own: &BTreeMap<String, String>) -> TargetReport {
         let began = Instant::now();
-        let values = if target.kind == TargetKind::Host { &self.properties } else { &BTreeMap::new() };
+        let values = if target.kind == TargetKind::Host { &self.properties } else { own };
         let result = match self.solution.job(&self.plans, target, service, values) {
             Ok(job) => self.run(&job).await,
             Err(error) => {

@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind};
 use crate::plans::Plans;
 use crate::solution::Solution;
 use crate::targets::TargetKind;
+use crate::tenants::properties;
 
 /// How long results gather at most.
 const GATHER: Duration = Duration::from_millis(50);
@@ -50,8 +51,6 @@ pub struct Go {
     pub properties: BTreeMap<String, String>,
     /// How long a server may be away before that counts as failing; also for the control database.
     pub patience: Duration,
-    /// The most databases of one server that this process works on at a time, whatever its share.
-    pub most: u32,
 }
 
 /// How far a rollout is.
@@ -61,6 +60,8 @@ pub struct Progress {
     pub state: RolloutState,
     /// The wave that runs.
     pub wave: i32,
+    /// The last one there is so far.
+    pub last_wave: i32,
     /// Its targets.
     pub counts: Counts,
     /// How many processes work on it.
@@ -107,12 +108,12 @@ impl ServerWork {
         number
     }
 
-    fn part(&self, most: u32) -> Part {
+    fn part(&self) -> Part {
         let most = match &self.away {
             Some(away) if Instant::now() < away.until => 0,
             // One tries whether it is back.
             Some(_) => 1,
-            None => most,
+            None => u32::MAX,
         };
         Part {
             executing: self.executing,
@@ -122,8 +123,8 @@ impl ServerWork {
         }
     }
 
-    fn may_begin(&self, most: u32) -> bool {
-        self.executing < self.slots.min(self.part(most).most)
+    fn may_begin(&self) -> bool {
+        self.executing < self.slots.min(self.part().most)
     }
 }
 
@@ -281,7 +282,7 @@ impl Working {
             return;
         }
         for server in self.servers.values_mut() {
-            while server.may_begin(self.go.most) {
+            while server.may_begin() {
                 let Some(claim) = server.queue.pop_front() else { break };
                 server.executing += 1;
                 self.running.insert(claim.position);
@@ -359,7 +360,7 @@ impl Working {
     /// Collects what the next round tells.
     fn tell(&mut self) -> Told {
         let mut told = std::mem::take(&mut self.told);
-        told.servers = self.servers.iter().map(|(name, server)| (name.clone(), server.part(self.go.most))).collect();
+        told.servers = self.servers.iter().map(|(name, server)| (name.clone(), server.part())).collect();
         told.takes = !self.is_over();
         let due = self.last_counts.is_none_or(|last| last.elapsed() >= HEARTBEAT);
         told.counts = due;
@@ -370,7 +371,7 @@ impl Working {
     }
 
     /// Takes in what a round brought.
-    async fn hear(&mut self, exchange: &Exchange, heard: Heard) -> Result<(), Error> {
+    async fn hear(&mut self, exchange: &Exchange, mut heard: Heard) -> Result<(), Error> {
         let now = Instant::now();
         if heard.wave != self.wave {
             self.wave = heard.wave;
@@ -384,15 +385,24 @@ impl Working {
             self.state = heard.state;
             self.last_counts = None;
         }
-        if let Some(counts) = heard.counts {
+        if let Some((counts, last_wave)) = heard.counts {
             self.last_counts = Some(now);
-            let progress = Progress { state: heard.state, wave: heard.wave, counts, workers: heard.workers };
+            let progress = Progress { state: heard.state, wave: heard.wave, last_wave, counts, workers: heard.workers };
             (self.go.progress)(&progress);
         }
         let unknown = |claim: &Claim| claim.kind == TargetKind::Tenant.word() && self.shared.place(claim).is_none();
         if heard.claims.iter().any(unknown) {
             // A tenant that came since we looked.
             self.shared.read_places(exchange.catalogue()).await?;
+        }
+        let seeded: Vec<&str> =
+            heard.claims.iter().filter(|claim| claim.has_values).map(|claim| claim.tenant.as_str()).collect();
+        if !seeded.is_empty() {
+            let keys = self.shared.solution.keys()?;
+            let values = properties::read_all(exchange.catalogue().connection(), &keys, &seeded).await?;
+            for claim in heard.claims.iter_mut().filter(|claim| claim.has_values) {
+                claim.values = values.get(&claim.tenant).cloned().unwrap_or_default();
+            }
         }
         for (name, server) in &mut self.servers {
             server.slots = heard.slots.get(name).copied().unwrap_or_default();

@@ -48,7 +48,8 @@ impl Solution {
         if due.is_empty() {
             return Ok(Vec::new());
         }
-        let values = properties::read_all(catalogue.connection(), &self.keys()?).await?;
+        let named: Vec<&str> = due.iter().map(|(tenant, _)| tenant.as_str()).collect();
+        let values = properties::read_all(catalogue.connection(), &self.keys()?, &named).await?;
         let mut jobs = Vec::with_capacity(due.len());
         for (tenant, service) in &due {
             jobs.push(self.guest_job(plans, tenant, service, values.get(tenant))?);

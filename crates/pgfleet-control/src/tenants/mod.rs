@@ -9,12 +9,11 @@ mod create;
 mod guests;
 mod life;
 mod placement;
-mod properties;
+pub(crate) mod properties;
 mod read;
 mod unseen;
 mod verbs;
 
-use std::collections::BTreeMap;
 
 use pgfleet_postgres::Address;
 use secrecy::{ExposeSecret as _, SecretString};

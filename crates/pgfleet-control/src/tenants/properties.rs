@@ -85,22 +85,26 @@ pub(crate) async fn read(
     Ok(values)
 }
 
-/// Reads the properties of all tenants that have any.
+/// Reads the properties of several tenants.
 pub(crate) async fn read_all(
     connection: &Connection,
     keys: &KeyRing,
+    tenants: &[&str],
 ) -> Result<BTreeMap<String, BTreeMap<String, String>>, Error> {
     let rows = connection
-        .query("SELECT tenant, name, key_id, sealed FROM control.tenant_properties", &[])
+        .query(
+            "SELECT tenant, name, key_id, sealed FROM control.tenant_properties WHERE tenant = ANY ($1)",
+            &[(&tenants, Type::TEXT_ARRAY)],
+        )
         .await
         .map_err(|error| Error::postgres("cannot read the tenants' properties", &error))?;
-    let mut all: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut values: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for row in rows {
         let (tenant, name): (String, String) = (row.get(0), row.get(1));
         let value = keys.open(row.get(2), row.get(3), &context(&tenant, &name))?;
-        all.entry(tenant).or_default().insert(name, value.expose_secret().to_owned());
+        values.entry(tenant).or_default().insert(name, value.expose_secret().to_owned());
     }
-    Ok(all)
+    Ok(values)
 }
 
 /// Returns the first property that is given and is not what is stored.

@@ -4,11 +4,13 @@
 mod access;
 mod chain;
 mod directory;
+mod fleet;
 mod isolation;
 mod life;
 mod limits;
 mod provision;
 mod residents;
+mod rollouts;
 mod rotation;
 mod support;
 mod templates;
