@@ -87,6 +87,7 @@ mod tests {
             drop_after: Duration::ZERO,
             canary: Vec::new(),
             verify_after: Duration::ZERO,
+            after_connection_string_updated: None,
             always_seed: false,
         }
     }
