@@ -4,16 +4,22 @@
 //! logged in, so a service sees its own rows and no table. Its strings are copies under a key that is
 //! made from the solution's key and the service's name: who has one service's key opens nothing of
 //! another.
+//!
+//! A string that somebody gave is handed on as it is. One of a database that pgfleet made is written out
+//! for each service: see [`expand`].
+
+mod expand;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgfleet_postgres::{Address, Connection, Type, quote_ident};
 use secrecy::SecretString;
 
+use self::expand::Expansions;
 use crate::catalogue::Catalogue;
 use crate::connections::{has_tenants, readable, tenant_services};
 use crate::error::Error;
-use crate::manifest::{Manifest, Service};
+use crate::manifest::Service;
 use crate::provision::Statement;
 use crate::roles::{Login, Roles};
 use crate::rotate;
@@ -61,7 +67,7 @@ impl Solution {
     ///
     /// Returns the statements, or with `dry_run` those that would run. One transaction: who dies in
     /// between has changed nothing.
-    pub(crate) async fn share_strings(&self, dry_run: bool) -> Result<Vec<Statement>, Error> {
+    pub(crate) async fn share_strings(&mut self, dry_run: bool) -> Result<Vec<Statement>, Error> {
         let control = &self.manifest.control;
         let admin = &self.server(&control.server).admin;
         let Some(catalogue) = Catalogue::open_if_there(admin, &control.database).await? else {
@@ -72,7 +78,7 @@ impl Solution {
         shared
     }
 
-    async fn share_in(&self, catalogue: &Catalogue, dry_run: bool) -> Result<Vec<Statement>, Error> {
+    async fn share_in(&mut self, catalogue: &Catalogue, dry_run: bool) -> Result<Vec<Statement>, Error> {
         if !catalogue.has_tenants().await? {
             return Ok(self.statements(self.first_grants(), &[]));
         }
@@ -86,7 +92,8 @@ impl Solution {
         let work = async {
             let lock = "LOCK TABLE control.service_roles, control.tenant_strings IN SHARE ROW EXCLUSIVE MODE";
             connection.execute_all(lock).await.map_err(|error| failed(&error))?;
-            // Another provisioner may have done it while we waited.
+            // Another provisioner may have done it while we waited, or handed out a new password.
+            self.reread_credentials().await?;
             plan = self.plan(connection).await?;
             for grant in &plan.grants {
                 connection.execute_all(grant).await.map_err(|error| failed(&error))?;
@@ -98,7 +105,7 @@ impl Solution {
             }
             self.write_roles(connection).await?;
             if plan.strings {
-                let (added, removed) = share(connection, &self.manifest, &self.keys()?).await?;
+                let (added, removed) = self.share_all(connection).await?;
                 done.insert("strings_shared".to_owned(), added.into());
                 done.insert("strings_taken_back".to_owned(), removed.into());
             }
@@ -139,12 +146,13 @@ impl Solution {
         }
         let nobody = wanted.is_empty() && known.is_empty();
         let credentials = self.credential_keys().is_some();
-        let reseal = if nobody && !credentials {
+        // Where nothing is sealed no key is made.
+        let reseal = if nobody && !credentials && !rotate::has_properties(connection).await? {
             rotate::Stale::default()
         } else {
             rotate::stale(connection, self.keys()?.id(), credentials).await?
         };
-        let strings = !nobody && is_unshared(connection, &self.manifest, &self.keys()?).await?;
+        let strings = !nobody && self.is_unshared(connection).await?;
         Ok(Plan { grants, roles: wanted != known, strings, reseal })
     }
 
@@ -214,6 +222,8 @@ impl Plan {
         let mut notes = Vec::new();
         notes.extend(self.reseal.credentials.then_some("UPDATE control.credentials SET key_id = …, sealed = '***'"));
         notes.extend(self.reseal.strings.then_some("UPDATE control.tenant_strings SET key_id = …, sealed = '***'"));
+        let properties = "UPDATE control.tenant_properties SET key_id = …, sealed = '***'";
+        notes.extend(self.reseal.properties.then_some(properties));
         notes.extend(self.roles.then_some("INSERT INTO control.service_roles …"));
         notes.extend(self.strings.then_some("INSERT INTO control.service_strings …"));
         notes
@@ -258,15 +268,22 @@ struct Wanted {
     connections: Vec<String>,
     keys: Vec<String>,
     rings: BTreeMap<String, KeyRing>,
+    expansions: Expansions,
 }
 
 impl Wanted {
-    fn of(manifest: &Manifest, keys: &KeyRing) -> Result<Self, Error> {
-        let mut wanted =
-            Self { services: Vec::new(), connections: Vec::new(), keys: Vec::new(), rings: BTreeMap::new() };
-        for service in tenant_services(manifest) {
+    fn of(solution: &Solution) -> Result<Self, Error> {
+        let keys = solution.keys()?;
+        let mut wanted = Self {
+            services: Vec::new(),
+            connections: Vec::new(),
+            keys: Vec::new(),
+            rings: BTreeMap::new(),
+            expansions: Expansions::of(solution),
+        };
+        for service in tenant_services(&solution.manifest) {
             let ring = keys.of_service(&service.name)?;
-            for connection in readable(manifest, service) {
+            for connection in readable(&solution.manifest, service) {
                 wanted.services.push(service.name.clone());
                 wanted.connections.push(connection.to_owned());
                 wanted.keys.push(ring.id().to_owned());
@@ -277,101 +294,119 @@ impl Wanted {
     }
 
     /// The columns, to be bound.
-    fn values(&self) -> [(&(dyn pgfleet_postgres::ToSql + Sync), Type); 3] {
-        [(&self.services, Type::TEXT_ARRAY), (&self.connections, Type::TEXT_ARRAY), (&self.keys, Type::TEXT_ARRAY)]
+    fn values(&self) -> [(&(dyn pgfleet_postgres::ToSql + Sync), Type); 6] {
+        [
+            &self.services,
+            &self.connections,
+            &self.keys,
+            &self.expansions.services,
+            &self.expansions.servers,
+            &self.expansions.fingerprints,
+        ]
+        .map(|column| (column as &(dyn pgfleet_postgres::ToSql + Sync), Type::TEXT_ARRAY))
     }
 }
 
 /// The strings that a service lacks, or has under another key or from before they were changed.
 const MISSING: &str = "FROM control.tenant_strings s \
     JOIN unnest($1::text[], $2::text[], $3::text[]) AS w (service, connection, key_id) USING (connection) \
+    LEFT JOIN unnest($4::text[], $5::text[], $6::text[]) AS f (service, server, fingerprint) \
+      ON f.service = w.service AND f.server = s.server \
     LEFT JOIN control.service_strings h ON h.tenant = s.tenant AND h.service = w.service AND h.connection = s.connection \
     WHERE (h.tenant IS NULL OR h.key_id <> w.key_id OR h.changed_at <> s.changed_at)";
+
+/// The strings that a service has, written out for a server that has another address now, or for another
+/// password. Those on a server that the manifest has no longer stay as they are: nobody knows better.
+const ELSEWHERE_NOW: &str = " OR h.fingerprint <> f.fingerprint";
 
 /// The strings that a service has and should not.
 const SURPLUS: &str = "FROM control.service_strings h WHERE NOT EXISTS \
     (SELECT FROM unnest($1::text[], $2::text[], $3::text[]) AS w (service, connection, key_id) \
      WHERE w.service = h.service AND w.connection = h.connection)";
 
-async fn is_unshared(connection: &Connection, manifest: &Manifest, keys: &KeyRing) -> Result<bool, Error> {
-    let wanted = Wanted::of(manifest, keys)?;
-    let sql = format!("SELECT EXISTS (SELECT {MISSING}) OR EXISTS (SELECT {SURPLUS})");
-    let rows = connection.query(&sql, &wanted.values()).await.map_err(|error| failed(&error))?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
-}
+impl Solution {
+    async fn is_unshared(&self, connection: &Connection) -> Result<bool, Error> {
+        let wanted = Wanted::of(self)?;
+        let sql = format!("SELECT EXISTS (SELECT {MISSING}{ELSEWHERE_NOW}) OR EXISTS (SELECT {SURPLUS})");
+        let rows = connection.query(&sql, &wanted.values()).await.map_err(|error| failed(&error))?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
 
-/// Gives services the strings that they lack and takes back those that are not theirs; returns how
-/// many of each.
-async fn share(connection: &Connection, manifest: &Manifest, keys: &KeyRing) -> Result<(usize, u64), Error> {
-    let wanted = Wanted::of(manifest, keys)?;
-    let removed =
-        connection.execute(&format!("DELETE {SURPLUS}"), &wanted.values()).await.map_err(|error| failed(&error))?;
-    Ok((add_missing(connection, &wanted, keys, None).await?, removed))
-}
+    /// Gives services the strings that they lack and takes back those that are not theirs; returns how
+    /// many of each.
+    async fn share_all(&self, connection: &Connection) -> Result<(usize, u64), Error> {
+        let wanted = Wanted::of(self)?;
+        let removed =
+            connection.execute(&format!("DELETE {SURPLUS}"), &wanted.values()).await.map_err(|error| failed(&error))?;
+        Ok((self.add_missing(connection, &wanted, None).await?, removed))
+    }
 
-/// Gives services the strings of a tenant that they lack, in the transaction that stored those.
-pub(crate) async fn share_missing(
-    connection: &Connection,
-    manifest: &Manifest,
-    keys: &KeyRing,
-    tenant: &str,
-) -> Result<(), Error> {
-    add_missing(connection, &Wanted::of(manifest, keys)?, keys, Some(tenant)).await?;
-    Ok(())
-}
+    /// Gives services the strings of a tenant that they lack, in the transaction that stored those.
+    ///
+    /// # Errors
+    ///
+    /// One on a server that the manifest does not name, or where the service has no password yet: without
+    /// it the service would take the tenant for one without a database.
+    pub(crate) async fn share_missing(&self, connection: &Connection, tenant: &str) -> Result<(), Error> {
+        self.add_missing(connection, &Wanted::of(self)?, Some(tenant)).await?;
+        Ok(())
+    }
 
-async fn add_missing(
-    connection: &Connection,
-    wanted: &Wanted,
-    keys: &KeyRing,
-    tenant: Option<&str>,
-) -> Result<usize, Error> {
-    let sql = format!("SELECT s.tenant, s.connection, s.key_id, s.sealed, w.service {MISSING}");
-    let [services, connections, ids] = wanted.values();
-    let rows = match &tenant {
-        None => connection.query(&sql, &[services, connections, ids]).await,
-        Some(tenant) => {
-            let sql = format!("{sql} AND s.tenant = $4");
-            connection.query(&sql, &[services, connections, ids, (tenant, Type::TEXT)]).await
+    async fn add_missing(
+        &self,
+        connection: &Connection,
+        wanted: &Wanted,
+        tenant: Option<&str>,
+    ) -> Result<usize, Error> {
+        let keys = self.keys()?;
+        let more = if tenant.is_some() { " AND s.tenant = $7" } else { ELSEWHERE_NOW };
+        let sql = format!("SELECT s.tenant, s.connection, s.key_id, s.sealed, w.service, s.server {MISSING}{more}");
+        let mut values = wanted.values().to_vec();
+        if let Some(tenant) = &tenant {
+            values.push((tenant, Type::TEXT));
         }
-    };
-    let rows = rows.map_err(|error| failed(&error))?;
-    let (mut tenants, mut services, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut ids, mut texts) = (Vec::new(), Vec::new());
-    for row in &rows {
-        let (tenant, name, service): (&str, &str, &str) = (row.get(0), row.get(1), row.get(4));
-        let context = context(tenant, name);
-        let text = keys.open(row.get(2), row.get(3), &context)?;
-        let ring = &wanted.rings[service];
-        texts.push(ring.seal(&text, &context)?);
-        ids.push(ring.id());
-        tenants.push(tenant);
-        services.push(service);
-        names.push(name);
+        let rows = connection.query(&sql, &values).await.map_err(|error| failed(&error))?;
+        let (mut tenants, mut services, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut texts, mut fingerprints) = (Vec::new(), Vec::new(), Vec::new());
+        for row in &rows {
+            let (tenant, name, service): (&str, &str, &str) = (row.get(0), row.get(1), row.get(4));
+            let context = context(tenant, name);
+            let text = keys.open(row.get(2), row.get(3), &context)?;
+            let (text, fingerprint) = wanted.expansions.expand(self, service, row.get(5), text, tenant)?;
+            let ring = &wanted.rings[service];
+            texts.push(ring.seal(&text, &context)?);
+            fingerprints.push(fingerprint);
+            ids.push(ring.id());
+            tenants.push(tenant);
+            services.push(service);
+            names.push(name);
+        }
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        connection
+            .execute(
+                "INSERT INTO control.service_strings (tenant, service, connection, key_id, sealed, changed_at, \
+                   fingerprint) \
+                 SELECT g.tenant, g.service, g.connection, g.key_id, g.sealed, s.changed_at, g.fingerprint \
+                 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) \
+                   AS g (tenant, service, connection, key_id, sealed, fingerprint) \
+                 JOIN control.tenant_strings s ON s.tenant = g.tenant AND s.connection = g.connection \
+                 ON CONFLICT (tenant, service, connection) DO UPDATE SET key_id = excluded.key_id, \
+                   sealed = excluded.sealed, changed_at = excluded.changed_at, fingerprint = excluded.fingerprint",
+                &[
+                    (&tenants, Type::TEXT_ARRAY),
+                    (&services, Type::TEXT_ARRAY),
+                    (&names, Type::TEXT_ARRAY),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&texts, Type::BYTEA_ARRAY),
+                    (&fingerprints, Type::TEXT_ARRAY),
+                ],
+            )
+            .await
+            .map_err(|error| failed(&error))?;
+        Ok(rows.len())
     }
-    if rows.is_empty() {
-        return Ok(0);
-    }
-    connection
-        .execute(
-            "INSERT INTO control.service_strings (tenant, service, connection, key_id, sealed, changed_at) \
-             SELECT g.tenant, g.service, g.connection, g.key_id, g.sealed, s.changed_at \
-             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[]) \
-               AS g (tenant, service, connection, key_id, sealed) \
-             JOIN control.tenant_strings s ON s.tenant = g.tenant AND s.connection = g.connection \
-             ON CONFLICT (tenant, service, connection) DO UPDATE SET key_id = excluded.key_id, \
-               sealed = excluded.sealed, changed_at = excluded.changed_at",
-            &[
-                (&tenants, Type::TEXT_ARRAY),
-                (&services, Type::TEXT_ARRAY),
-                (&names, Type::TEXT_ARRAY),
-                (&ids, Type::TEXT_ARRAY),
-                (&texts, Type::BYTEA_ARRAY),
-            ],
-        )
-        .await
-        .map_err(|error| failed(&error))?;
-    Ok(rows.len())
 }
 
 fn failed(error: &pgfleet_postgres::Error) -> Error {

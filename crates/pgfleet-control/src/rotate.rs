@@ -8,7 +8,7 @@ use pgfleet_postgres::{Connection, Type};
 
 use crate::error::Error;
 use crate::seal::KeyRing;
-use crate::tenants::context;
+use crate::tenants::{context, property_context};
 
 /// Where something is under another key than the present one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,11 +17,13 @@ pub(crate) struct Stale {
     pub(crate) credentials: bool,
     /// Tenants' connection strings.
     pub(crate) strings: bool,
+    /// Tenants' seed properties.
+    pub(crate) properties: bool,
 }
 
 impl Stale {
     pub(crate) fn any(self) -> bool {
-        self.credentials || self.strings
+        self.credentials || self.strings || self.properties
     }
 }
 
@@ -32,13 +34,21 @@ pub(crate) async fn stale(connection: &Connection, key_id: &str, credentials: bo
     let rows = connection
         .query(
             "SELECT $2 AND EXISTS (SELECT FROM control.credentials WHERE key_id <> $1), \
-             EXISTS (SELECT FROM control.tenant_strings WHERE key_id <> $1)",
+             EXISTS (SELECT FROM control.tenant_strings WHERE key_id <> $1), \
+             EXISTS (SELECT FROM control.tenant_properties WHERE key_id <> $1)",
             &[(&key_id, Type::TEXT), (&credentials, Type::BOOL)],
         )
         .await
         .map_err(|error| failed(&error))?;
     let flag = |at: usize| rows.first().is_some_and(|row| row.get(at));
-    Ok(Stale { credentials: flag(0), strings: flag(1) })
+    Ok(Stale { credentials: flag(0), strings: flag(1), properties: flag(2) })
+}
+
+/// Returns whether any tenant has a sealed property, which also one without a database of its own may.
+pub(crate) async fn has_properties(connection: &Connection) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT FROM control.tenant_properties)";
+    let rows = connection.query(sql, &[]).await.map_err(|error| failed(&error))?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 /// Seals with the present key what is under another one; returns how many rows.
@@ -49,58 +59,52 @@ pub(crate) async fn stale(connection: &Connection, key_id: &str, credentials: bo
 ///
 /// A key that a row names is not here.
 pub(crate) async fn reseal(connection: &Connection, keys: &KeyRing, credentials: bool) -> Result<usize, Error> {
-    let mut count = 0;
+    let mut tables = vec![
+        Table { name: "tenant_strings", key: ["tenant", "connection"], context: context as fn(&str, &str) -> String },
+        Table { name: "tenant_properties", key: ["tenant", "name"], context: property_context },
+    ];
     if credentials {
-        let rows = connection
-            .query(
-                "SELECT server, role, key_id, sealed FROM control.credentials WHERE key_id <> $1 \
-                 ORDER BY server, role FOR UPDATE",
-                &[(&keys.id(), Type::TEXT)],
-            )
-            .await
-            .map_err(|error| failed(&error))?;
-        for row in &rows {
-            let (server, role): (&str, &str) = (row.get(0), row.get(1));
-            let context = format!("{server}/{role}");
-            let sealed = keys.seal(&keys.open(row.get(2), row.get(3), &context)?, &context)?;
-            let update = "UPDATE control.credentials SET key_id = $3, sealed = $4 WHERE server = $1 AND role = $2";
-            write(connection, update, [server, role], keys, &sealed).await?;
-        }
-        count += rows.len();
+        let context = |server: &str, role: &str| format!("{server}/{role}");
+        tables.insert(0, Table { name: "credentials", key: ["server", "role"], context });
     }
-    let rows = connection
-        .query(
-            "SELECT tenant, connection, key_id, sealed FROM control.tenant_strings WHERE key_id <> $1 \
-             ORDER BY tenant, connection",
-            &[(&keys.id(), Type::TEXT)],
-        )
-        .await
-        .map_err(|error| failed(&error))?;
-    for row in &rows {
-        let (tenant, name): (&str, &str) = (row.get(0), row.get(1));
-        let context = context(tenant, name);
-        let sealed = keys.seal(&keys.open(row.get(2), row.get(3), &context)?, &context)?;
-        let update = "UPDATE control.tenant_strings SET key_id = $3, sealed = $4 WHERE tenant = $1 AND connection = $2";
-        write(connection, update, [tenant, name], keys, &sealed).await?;
+    let mut count = 0;
+    for table in &tables {
+        count += table.reseal(connection, keys).await?;
     }
-    Ok(count + rows.len())
+    Ok(count)
 }
 
-async fn write(
-    connection: &Connection,
-    update: &str,
-    [first, second]: [&str; 2],
-    keys: &KeyRing,
-    sealed: &[u8],
-) -> Result<(), Error> {
-    connection
-        .execute(
-            update,
-            &[(&first, Type::TEXT), (&second, Type::TEXT), (&keys.id(), Type::TEXT), (&sealed, Type::BYTEA)],
-        )
-        .await
-        .map_err(|error| failed(&error))?;
-    Ok(())
+/// A table with sealed rows, each bound to what its key's two columns say.
+struct Table {
+    name: &'static str,
+    key: [&'static str; 2],
+    context: fn(&str, &str) -> String,
+}
+
+impl Table {
+    async fn reseal(&self, connection: &Connection, keys: &KeyRing) -> Result<usize, Error> {
+        let (table, [first, second]) = (self.name, self.key);
+        let select = format!(
+            "SELECT {first}, {second}, key_id, sealed FROM control.{table} WHERE key_id <> $1 \
+             ORDER BY {first}, {second} FOR UPDATE"
+        );
+        let update =
+            format!("UPDATE control.{table} SET key_id = $3, sealed = $4 WHERE {first} = $1 AND {second} = $2");
+        let rows = connection.query(&select, &[(&keys.id(), Type::TEXT)]).await.map_err(|error| failed(&error))?;
+        for row in &rows {
+            let (first, second): (&str, &str) = (row.get(0), row.get(1));
+            let context = (self.context)(first, second);
+            let sealed = keys.seal(&keys.open(row.get(2), row.get(3), &context)?, &context)?;
+            let values = [
+                (&first as _, Type::TEXT),
+                (&second as _, Type::TEXT),
+                (&keys.id() as _, Type::TEXT),
+                (&sealed as _, Type::BYTEA),
+            ];
+            connection.execute(&update, &values).await.map_err(|error| failed(&error))?;
+        }
+        Ok(rows.len())
+    }
 }
 
 fn failed(error: &pgfleet_postgres::Error) -> Error {

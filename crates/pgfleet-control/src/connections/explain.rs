@@ -179,14 +179,13 @@ impl Solution {
                 return Ok(None);
             }
         }
-        let main = self.address(service, Login::App)?;
         let mut strings = Strings::default();
         let allowed = readable(&self.manifest, service);
         for (string, text) in self.open_strings(tenant).await? {
             if !allowed.contains(string.connection.as_str()) {
                 continue;
             }
-            let address = crate::tenants::completed(&main, &text, &tenant.name)?;
+            let address = self.text_address(service, &string.server, &text, &tenant.name, Login::App)?;
             let place = Place { address, physical: string.physical.clone() };
             if string.connection.is_empty() {
                 strings.default = Some(place);

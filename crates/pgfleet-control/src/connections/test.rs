@@ -13,7 +13,7 @@ use crate::manifest::Service;
 use crate::physical::{HostDatabase, Physical};
 use crate::roles::Login;
 use crate::solution::Solution;
-use crate::tenants::{Tenant, completed};
+use crate::tenants::Tenant;
 
 /// How many logins are tried at a time.
 const CONCURRENCY: usize = 8;
@@ -161,10 +161,11 @@ impl Solution {
                 let own = !elsewhere(&string.connection);
                 let logins: &[Login] = if own { &[Login::App, Login::Migrator] } else { &[Login::App] };
                 for login in logins {
-                    let address = self.address(service, *login).and_then(|main| completed(&main, text, &tenant.name));
+                    let address = self.text_address(service, &string.server, text, &tenant.name, *login);
                     // A string that names its role names it for both.
                     let same = address.as_ref().is_ok_and(|address| {
-                        *login == Login::Migrator
+                        string.server.is_empty()
+                            && *login == Login::Migrator
                             && self.address(service, Login::Migrator).is_ok_and(|main| main.user() != address.user())
                     });
                     if same {

@@ -18,7 +18,6 @@ use super::verbs::{execute, store};
 use super::{Choices, Done, NewString, OwnDatabase, Tenant, TenantState, properties};
 use crate::catalogue::Catalogue;
 use crate::connections::tenant_services;
-use crate::directory;
 use crate::error::{Error, ErrorKind};
 use crate::fleet::{self, Work};
 use crate::physical::Physical;
@@ -418,7 +417,7 @@ impl<'a> Workshop<'a> {
             )
             .await?;
         }
-        directory::share_missing(connection, &self.solution.manifest, &keys, &half.name).await
+        self.solution.share_missing(connection, &half.name).await
     }
 
     /// Makes the string that leads to a tenant's own database.

@@ -217,6 +217,11 @@ pub(crate) fn context(tenant: &str, connection: &str) -> String {
     format!("tenant/{tenant}/{connection}")
 }
 
+/// What a sealed seed property is bound to.
+pub(crate) fn property_context(tenant: &str, name: &str) -> String {
+    format!("tenant/{tenant}/property/{name}")
+}
+
 /// Returns the words for one of a tenant's strings.
 pub fn string_name(connection: &str) -> String {
     if connection.is_empty() { "its default string".to_owned() } else { format!("its string for {connection}") }

@@ -5,14 +5,10 @@ use std::collections::BTreeMap;
 use pgfleet_postgres::{Connection, Type};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::property_context;
 use crate::error::{Error, ErrorKind};
 use crate::seal::KeyRing;
 use crate::vault;
-
-/// What a sealed property is bound to, so that rows cannot be swapped.
-fn context(tenant: &str, name: &str) -> String {
-    format!("tenant-property/{tenant}/{name}")
-}
 
 /// Whether a property is a password, of which only the hash is kept.
 fn is_password(name: &str) -> bool {
@@ -43,7 +39,7 @@ pub(super) async fn store(
     for (name, value) in properties {
         let value =
             if is_password(name) { SecretString::from(vault::argon2id(value.expose_secret())?) } else { value.clone() };
-        sealed.push(keys.seal(&value, &context(tenant, name))?);
+        sealed.push(keys.seal(&value, &property_context(tenant, name))?);
         values.insert(name.clone(), value.expose_secret().to_owned());
         names.push(name.as_str());
     }
@@ -79,7 +75,7 @@ pub(crate) async fn read(
     let mut values = BTreeMap::new();
     for row in rows {
         let name: String = row.get(0);
-        let value = keys.open(row.get(1), row.get(2), &context(tenant, &name))?;
+        let value = keys.open(row.get(1), row.get(2), &property_context(tenant, &name))?;
         values.insert(name, value.expose_secret().to_owned());
     }
     Ok(values)

@@ -11,7 +11,6 @@ use super::check::Tried;
 use super::create::{Home, NewTenant, check_name, refuse_taken};
 use super::{Tenant, TenantState, context, properties, string_name};
 use crate::catalogue::Catalogue;
-use crate::directory;
 use crate::error::{Error, ErrorKind};
 use crate::seal::KeyRing;
 use crate::solution::Solution;
@@ -144,7 +143,10 @@ impl Solution {
         let tried = self.try_all(name, &strings, &names, choices, observer).await?;
         let opened = self.open_strings(&tenant).await?;
         let before = opened.iter().find(|(known, _)| known.connection == strings[0].connection);
-        let changed = before.is_none_or(|(_, text)| text.expose_secret() != strings[0].text.expose_secret());
+        let same = |known: &str, text: &SecretString| {
+            known.is_empty() && text.expose_secret() == strings[0].text.expose_secret()
+        };
+        let changed = before.is_none_or(|(known, text)| !same(&known.server, text));
         let catalogue = self.tenant_catalogue().await?;
         catalogue.begin().await?;
         let work = async {
@@ -285,7 +287,7 @@ impl Solution {
             }
             store(connection, &keys, tenant, string, tried, choices, "").await?;
         }
-        directory::share_missing(connection, &self.manifest, &keys, tenant).await
+        self.share_missing(connection, tenant).await
     }
 
     /// Ends the transaction and reads the tenant again.

@@ -6,7 +6,7 @@ use pgfleet_control::seal::{KeyRing, SealKey};
 use pgfleet_control::solution::Surroundings;
 use pgfleet_control::tenants::Choices;
 use pgfleet_control::{Error, Solution};
-use pgfleet_postgres::{Connection, Purpose, connect};
+use pgfleet_postgres::{Connection, Purpose, Type, connect};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::support::{Admin, Town};
@@ -16,7 +16,7 @@ const TWO: &str = "[services.{}_trip]\ntenants = \"own\"\n[services.{}_user]\nte
                    [services.{}_log]\n[connections]\nRides = \"{}_trip\"\nPeople = \"{}_user\"\n";
 
 /// A service as it asks: its session in the control database and its keys.
-async fn as_service(solution: &Solution, service: &str) -> (Connection, KeyRing) {
+pub(crate) async fn as_service(solution: &Solution, service: &str) -> (Connection, KeyRing) {
     let service: &Service = solution.manifest.service(service).unwrap();
     let variables = solution.tenant_variables(service).unwrap();
     let [(url_name, url), (key_name, key)] = variables.as_slice() else { panic!("{} variables", variables.len()) };
@@ -27,7 +27,7 @@ async fn as_service(solution: &Solution, service: &str) -> (Connection, KeyRing)
 }
 
 /// The strings that a service reads: `tenant/connection=text`, sorted.
-async fn strings(solution: &Solution, service: &str) -> Vec<String> {
+pub(crate) async fn strings(solution: &Solution, service: &str) -> Vec<String> {
     let (connection, keys) = as_service(solution, service).await;
     let mut all: Vec<String> = read_as_service(&connection, &keys)
         .await
@@ -42,7 +42,7 @@ async fn strings(solution: &Solution, service: &str) -> Vec<String> {
     all
 }
 
-async fn version(solution: &Solution, service: &str) -> i64 {
+pub(crate) async fn version(solution: &Solution, service: &str) -> i64 {
     let (connection, _) = as_service(solution, service).await;
     connection.query("SELECT pgfleet_directory.version()", &[]).await.unwrap()[0].get(0)
 }
@@ -251,6 +251,8 @@ async fn who_uses_a_module_of_another_service_reads_the_strings_that_lead_there(
 async fn a_service_on_another_server_asks_with_the_same_role() {
     let town = Town::new(15, Admin::Superuser).await;
     let other = pgfleet_local::testing::TestServer::shared_version(18).await;
+    // From now on what has a name of ours stays there, too.
+    other.empty_name().await;
     let sections = format!(
         "[servers.other]\nurl = \"{}\"\n[services.{{}}_trip]\nserver = \"other\"\ntenants = \"own\"\n\
          [services.{{}}_user]\nserver = \"main\"\n",
@@ -284,7 +286,7 @@ async fn provision_with(town: &Town, surroundings: &Surroundings) -> Result<usiz
 /// How many rows of each table are under each of these keys.
 async fn under(control: &Connection, key: &SealKey) -> Vec<i64> {
     let mut counts = Vec::new();
-    for table in ["credentials", "tenant_strings"] {
+    for table in ["credentials", "tenant_strings", "tenant_properties"] {
         let sql = format!("select count(*) from control.{table} where key_id = '{}'", key.id());
         counts.push(control.query(&sql, &[]).await.unwrap()[0].get(0));
     }
@@ -306,8 +308,17 @@ async fn a_new_key_takes_the_place_of_the_old_one() {
     }
     let before = strings(&solution, &trip).await;
     let control = town.superuser(&town.service("control")).await;
+    let email = SecretString::from("admin@acme.example");
+    let sealed = solution.keys().unwrap().seal(&email, "tenant/t0/property/admin_email").unwrap();
+    control
+        .execute(
+            "insert into control.tenant_properties (tenant, name, key_id, sealed) values ('t0', 'admin_email', $1, $2)",
+            &[(&old_key.id(), Type::TEXT), (&sealed, Type::BYTEA)],
+        )
+        .await
+        .unwrap();
     let all = under(&control, &old_key).await;
-    assert_eq!((all[0] > 0, all[1]), (true, 4));
+    assert_eq!((all[0] > 0, &all[1..]), (true, &[4, 1][..]));
 
     // The new key alone reads nothing, and says which key is missing.
     let alone = town.open_with(&surroundings(&new, None)).await.unwrap_err();
@@ -346,8 +357,12 @@ async fn a_new_key_takes_the_place_of_the_old_one() {
 
     // Once more, to the end; the service goes on without having been told.
     assert!(provision_with(&town, &both).await.unwrap() > 0);
-    assert_eq!(under(&control, &old_key).await, [0, 0]);
-    assert_eq!(under(&control, &new_key).await, [all[0], 5]);
+    assert_eq!(under(&control, &old_key).await, [0, 0, 0]);
+    assert_eq!(under(&control, &new_key).await, [all[0], 5, 1]);
+    let property = control.query("select key_id, sealed from control.tenant_properties", &[]).await.unwrap();
+    let new_keys = town.open_with(&surroundings(&new, None)).await.unwrap().keys().unwrap();
+    let opened = new_keys.open(property[0].get(0), property[0].get(1), "tenant/t0/property/admin_email").unwrap();
+    assert_eq!(opened.expose_secret(), email.expose_secret());
     assert_eq!(provision_with(&town, &both).await.unwrap(), 0, "a second run finds nothing to do");
     assert_eq!(read_as_service(&session, &keys).await.unwrap().len(), 5);
     let only_old = KeyRing::new(old_key.of_service(&trip).unwrap(), Vec::new());

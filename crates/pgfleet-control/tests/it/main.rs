@@ -8,6 +8,7 @@ mod fleet;
 mod isolation;
 mod life;
 mod limits;
+mod made_strings;
 mod provision;
 mod residents;
 mod rollouts;

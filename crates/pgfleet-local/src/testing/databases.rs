@@ -25,6 +25,10 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     runtime.unwrap_or_else(|error| panic!("no runtime for test databases: {error}"))
 });
 
+/// The number in the names on all servers that are for tests: what a test makes on one of them under a name
+/// from another one is known to be alive there, too.
+static KEY: LazyLock<u32> = LazyLock::new(rand::random);
+
 /// Where tests get their databases from; cheap to clone.
 #[derive(Clone)]
 pub struct Databases(Arc<Inner>);
@@ -62,7 +66,8 @@ impl Databases {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = std::result::Result<Client, String>> + Send + 'static,
     {
-        let lines = Lines::new(Box::new(move || Box::pin(open())));
+        let key = if is_ours { *KEY } else { rand::random() };
+        let lines = Lines::new(Box::new(move || Box::pin(open())), key);
         Self(Arc::new(Inner { lines, is_ours, templates: Mutex::default(), swept: AtomicBool::new(false) }))
     }
 

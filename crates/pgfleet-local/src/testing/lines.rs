@@ -45,10 +45,10 @@ struct Idle {
 }
 
 impl Lines {
-    pub(super) fn new(open: Box<dyn Fn() -> Opening + Send + Sync>) -> Self {
+    pub(super) fn new(open: Box<dyn Fn() -> Opening + Send + Sync>, key: u32) -> Self {
         Self {
             open,
-            key: rand::random(),
+            key,
             version: AtomicI32::new(0),
             permits: Semaphore::new(MOST),
             idle: Mutex::default(),

@@ -21,7 +21,8 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
-    pub(crate) fn word(self) -> &'static str {
+    /// Returns the word of `sslmode`.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Disable => "disable",
             Self::Prefer => "prefer",
