@@ -97,7 +97,7 @@ pub(crate) async fn read_all(
     let mut values: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for row in rows {
         let (tenant, name): (String, String) = (row.get(0), row.get(1));
-        let value = keys.open(row.get(2), row.get(3), &context(&tenant, &name))?;
+        let value = keys.open(row.get(2), row.get(3), &property_context(&tenant, &name))?;
         values.entry(tenant).or_default().insert(name, value.expose_secret().to_owned());
     }
     Ok(values)
