@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use pgfleet_migrate::worker::Description;
 use pgfleet_migrate::{Observer, SetPath};
 use pgfleet_sql::checksum::raw_hash;
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,11 @@ impl Solution {
         for job in self.jobs(names, &BTreeMap::new())? {
             let bare = print_of_files(&job.service, &job.path);
             let program = self.manifest.service(&job.service).and_then(|service| service.program.as_deref());
+            if let Some(bundle) = self.used_bundle() {
+                let recorded = bundle.program(&job.service).map(hash_of);
+                prints.insert(job.service, Some(whole(&bare, recorded.as_deref())));
+                continue;
+            }
             let print = match program {
                 None => Some(whole(&bare, None)),
                 Some(program) => Known::read(self.place()).of(program).map(|known| whole(&bare, Some(&known))),
@@ -162,6 +168,10 @@ impl Solution {
     ///
     /// A program that cannot be used has a hash that no other has.
     async fn described(&self, job: &Job, observer: &Arc<dyn Observer>) -> Result<Option<String>, Error> {
+        // What the bundle recorded is what runs; where all of it is text nobody needs the program.
+        if let Some(bundle) = self.used_bundle() {
+            return Ok(bundle.program(&job.service).map(hash_of));
+        }
         let Some(path) = self.manifest.service(&job.service).and_then(|service| service.program.as_deref()) else {
             return Ok(None);
         };
@@ -169,12 +179,16 @@ impl Solution {
             return Ok(Some(uuid::Uuid::now_v7().to_string()));
         }
         let hash = match self.describe(&job.service, path, observer).await {
-            Ok(description) => raw_hash(serde_json::to_string(&*description).unwrap_or_default().as_bytes()),
+            Ok(description) => hash_of(&description),
             Err(_) => return Ok(Some(uuid::Uuid::now_v7().to_string())),
         };
         Known::remember(self.place(), path, &hash)?;
         Ok(Some(hash))
     }
+}
+
+fn hash_of(description: &Description) -> String {
+    raw_hash(serde_json::to_string(description).unwrap_or_default().as_bytes())
 }
 
 fn whole(files: &str, program: Option<&str>) -> String {
