@@ -74,7 +74,7 @@ pub(crate) enum Command {
     },
     /// Apply pending migrations, then seeds
     #[command(
-        after_help = "Examples:\n  pgfleet migrate\n  pgfleet migrate --service trip --to 202501070002\n  pgfleet migrate --check                       # in CI: exit 5 unless everything is applied\n  pgfleet migrate --bundle shop.bundle          # what was packed, instead of the folders\n  pgfleet migrate --url postgresql://localhost/shop --dir migrations\n\nWith --url one database is migrated from one folder, without a manifest."
+        after_help = "Examples:\n  pgfleet migrate\n  pgfleet migrate --service trip --to 202501070002\n  pgfleet migrate --check                       # in CI: exit 5 unless everything is applied\n  pgfleet migrate --bundle shop.bundle          # what was packed, instead of the folders\n  pgfleet migrate --canary 5 --concurrency 8\n  pgfleet migrate --url postgresql://localhost/shop --dir migrations\n\nDatabases of tenants are brought to head by a rollout, which others can join and which goes on after\nanything: see `pgfleet rollout`. With --url one database is migrated from one folder, without a manifest."
     )]
     Migrate(Migrate),
     /// Pack all migrations into one file, to be rolled out elsewhere
@@ -82,6 +82,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  pgfleet bundle --output shop.bundle\n  pgfleet migrate --bundle shop.bundle      # where the folders are not\n\nNeeds no server. Values of seed properties and placeholders are not packed: they come from the\nmanifest where the bundle is used."
     )]
     Bundle(Bundle),
+    /// Show rollouts over tenants' databases, stop them and have them go on
+    Rollout {
+        #[command(subcommand)]
+        verb: RolloutVerb,
+    },
     /// Show where every database stands
     #[command(
         after_help = "Examples:\n  pgfleet status\n  pgfleet status --service trip\n  pgfleet status --pending --check"
@@ -89,7 +94,7 @@ pub(crate) enum Command {
     Status(Status),
     /// Undo migrations, newest first
     #[command(
-        after_help = "Examples:\n  pgfleet revert --service trip --steps 1\n  pgfleet revert --service trip --to 202501070002\n  pgfleet revert --service trip --to 0          # everything"
+        after_help = "Examples:\n  pgfleet revert --service trip --steps 1\n  pgfleet revert --service trip --to 202501070002\n  pgfleet revert --service trip --to 0          # everything\n  pgfleet revert --service trip --tenant acme --steps 1\n  pgfleet revert --service trip --rollout 7     # what rollout 7 applied, wherever it did"
     )]
     Revert(Revert),
     /// Run seeds that are new or changed
@@ -181,6 +186,9 @@ pub(crate) struct Migrate {
     /// Only this service; may be given several times
     #[arg(long, value_name = "NAME", conflicts_with_all = ["url", "dir"])]
     pub(crate) service: Vec<String>,
+    /// Only the databases of this tenant; may be given several times
+    #[arg(long, value_name = "TENANT", conflicts_with_all = ["url", "dir", "hosts_only"])]
+    pub(crate) tenant: Vec<String>,
     /// Only the services' own databases, no tenants'
     #[arg(long)]
     pub(crate) hosts_only: bool,
@@ -196,9 +204,18 @@ pub(crate) struct Migrate {
     /// Exit with 5 when something is pending, edited or missing; change nothing
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) check: bool,
-    /// Databases at a time
+    /// Databases at a time; of tenants' on each server
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) concurrency: Option<u32>,
+    /// Tenants in the first wave; 0 begins with all of them
+    #[arg(long, value_name = "N", conflicts_with_all = ["url", "dir", "hosts_only"])]
+    pub(crate) canary: Option<u32>,
+    /// Halt when more databases than this failed
+    #[arg(long, value_name = "N", conflicts_with_all = ["url", "dir", "hosts_only"])]
+    pub(crate) max_failures: Option<u32>,
+    /// Look at every database of a tenant, whatever is known of it
+    #[arg(long, conflicts_with_all = ["url", "dir", "hosts_only"])]
+    pub(crate) recheck: bool,
     /// Give up when another run holds the lock for longer, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) lock_wait: Option<u64>,
@@ -232,6 +249,54 @@ pub(crate) struct Bundle {
     pub(crate) service: Vec<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolloutVerb {
+    /// List rollouts, the newest first
+    #[command(after_help = "Example:\n  pgfleet rollout list")]
+    List,
+    /// Show how far a rollout is, and what failed
+    #[command(after_help = "Example:\n  pgfleet rollout show 7")]
+    Show {
+        /// Its number
+        rollout: i64,
+    },
+    /// Take nothing more; what runs is finished
+    #[command(after_help = "Example:\n  pgfleet rollout pause 7")]
+    Pause {
+        /// Its number
+        rollout: i64,
+    },
+    /// Have a rollout go on, and work on it here; what failed so far stays failed
+    #[command(after_help = "Examples:\n  pgfleet rollout resume 7\n  pgfleet rollout resume 7 --max-failures 20")]
+    Resume(RolloutGo),
+    /// Try again what failed, go on, and work on it here
+    #[command(after_help = "Example:\n  pgfleet rollout retry 7")]
+    Retry(RolloutGo),
+    /// End a rollout: what runs is finished, and nothing is undone
+    #[command(
+        after_help = "Example:\n  pgfleet rollout cancel 7\n\nTo undo what it applied: pgfleet revert --service S --rollout 7"
+    )]
+    Cancel {
+        /// Its number
+        rollout: i64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RolloutGo {
+    /// Its number
+    pub(crate) rollout: i64,
+    /// From now on so many databases of each server at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) concurrency: Option<u32>,
+    /// From now on halt when more databases than this failed
+    #[arg(long, value_name = "N")]
+    pub(crate) max_failures: Option<u32>,
+    /// A seed property that it began with, NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) property: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Only this service, with every migration; may be given several times
@@ -260,6 +325,9 @@ pub(crate) struct RevertGoal {
     /// Undo everything above this version; 0 undoes everything
     #[arg(long, value_name = "VERSION")]
     pub(crate) to: Option<String>,
+    /// Undo what this rollout applied, in every database
+    #[arg(long, value_name = "ROLLOUT", conflicts_with_all = ["tenant", "url", "set", "dry_run"])]
+    pub(crate) rollout: Option<i64>,
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +335,9 @@ pub(crate) struct Revert {
     /// The service
     #[arg(long, value_name = "NAME", required_unless_present = "url")]
     pub(crate) service: Option<String>,
+    /// In this tenant's database instead of the service's own
+    #[arg(long, value_name = "TENANT", conflicts_with = "url")]
+    pub(crate) tenant: Option<String>,
     #[command(flatten)]
     pub(crate) goal: RevertGoal,
     /// Print what would be undone and change nothing

@@ -107,11 +107,15 @@ impl Talk {
         Arc::new(Listener(self.clone()))
     }
 
+    /// Whether progress is shown by a bar: somebody sits at a terminal.
+    pub(crate) fn has_bar(&self) -> bool {
+        !self.quiet && !self.json && std::io::stderr().is_terminal()
+    }
+
     /// Shows the progress of work on `count` databases.
     pub(crate) fn progress(&self, count: usize, verb: &'static str) -> Progress {
         let bars = MultiProgress::new();
-        let visible = !self.quiet && !self.json && std::io::stderr().is_terminal();
-        if !visible {
+        if !self.has_bar() {
             bars.set_draw_target(ProgressDrawTarget::hidden());
         }
         let total = bars.add(ProgressBar::new(count as u64));
@@ -175,14 +179,6 @@ impl Progress {
 impl Observer for Progress {
     fn event(&self, target: &str, event: &Event) {
         match event {
-            Event::Waiting { attempt, attempts, reason } => {
-                self.line(&format!("{target}: waiting for the server ({attempt} of {attempts}): {reason}"));
-            }
-            Event::DatabaseCreated => self.line(&format!("{target}: created the database")),
-            Event::LockHeld { holder } => match holder {
-                Some(holder) => self.line(&format!("{target}: waiting for the lock held by {holder}")),
-                None => self.line(&format!("{target}: waiting for another run")),
-            },
             Event::Started { label } => {
                 if let Ok(mut running) = self.running.lock() {
                     running.retain(|entry| !entry.starts_with(&format!("{target}: ")));
@@ -197,22 +193,39 @@ impl Observer for Progress {
                 self.show();
                 self.line(&format!("{target}: {label} ({} ms)", took.as_millis()));
             }
-            Event::LockTimeout { label, attempt, attempts, blockers } => {
-                let mut text = format!("{target}: {label} met a lock, try {attempt} of {attempts}");
-                for blocker in blockers {
-                    text.push_str(&format!("\n    in the way: {blocker}: {}", blocker.query.trim()));
+            event => {
+                if let Some(text) = told(target, event) {
+                    self.line(&text);
                 }
-                self.line(&text);
             }
-            Event::Retry { attempt, attempts, wait, reason } => {
-                let seconds = wait.as_secs_f32();
-                self.line(&format!("{target}: failed, try {attempt} of {attempts}: {reason}; again in {seconds:.1} s"));
-            }
-            Event::Note(text) => self.line(&format!("{target}: {text}")),
-            Event::Said(text) => self.line(&said(target, text)),
-            _ => {}
         }
     }
+}
+
+/// Renders what is told in a line of its own, whatever the progress is shown by.
+pub(crate) fn told(target: &str, event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Waiting { attempt, attempts, reason } => {
+            format!("{target}: waiting for the server ({attempt} of {attempts}): {reason}")
+        }
+        Event::DatabaseCreated => format!("{target}: created the database"),
+        Event::LockHeld { holder: Some(holder) } => format!("{target}: waiting for the lock held by {holder}"),
+        Event::LockHeld { holder: None } => format!("{target}: waiting for another run"),
+        Event::LockTimeout { label, attempt, attempts, blockers } => {
+            let mut text = format!("{target}: {label} met a lock, try {attempt} of {attempts}");
+            for blocker in blockers {
+                text.push_str(&format!("\n    in the way: {blocker}: {}", blocker.query.trim()));
+            }
+            text
+        }
+        Event::Retry { attempt, attempts, wait, reason } => {
+            let seconds = wait.as_secs_f32();
+            format!("{target}: failed, try {attempt} of {attempts}: {reason}; again in {seconds:.1} s")
+        }
+        Event::Note(text) => format!("{target}: {text}"),
+        Event::Said(text) => said(target, text),
+        _ => return None,
+    })
 }
 
 /// Writes to standard error. A reader that went away (`2>&1 | head`) must not end a migration in the

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use pgfleet_control::Solution;
 use pgfleet_control::fleet::TargetReport;
+use pgfleet_control::rollouts::{Ask, Begun};
 use pgfleet_migrate::options::Concurrently;
 use pgfleet_migrate::{Options, Outcome, Report, Set, SetPath, Target, run};
 use pgfleet_postgres::{Address, Surroundings};
 
 use crate::args::Migrate;
 use crate::commands::bundle;
+use crate::commands::rollout::{self, Tenants};
 use crate::context::{Context, properties, who};
 use crate::error::{CommandError, Exit, relative_text, render_migration};
 use crate::talk::human;
@@ -45,6 +47,39 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
     let concurrency = arguments.concurrency.unwrap_or(solution.manifest.migrations.concurrency);
     let extra = properties(&arguments.property)?;
     let began = Instant::now();
+    let mut tenants = Tenants::None;
+    if !arguments.hosts_only {
+        let ask = Ask {
+            services: services.clone(),
+            tenants: arguments.tenant.clone(),
+            recheck: arguments.recheck,
+            properties: extra.clone(),
+            concurrency: arguments.concurrency,
+            canary: arguments.canary,
+            max_failures: arguments.max_failures,
+        };
+        if arguments.check || arguments.dry_run {
+            let looking = Arc::new(solution);
+            tenants = Tenants::look(context, &looking, &ask, &options, arguments.check).await?;
+            solution = Arc::into_inner(looking)
+                .ok_or_else(|| CommandError::new(Exit::Failed, "a look at the tenants' databases did not end"))?;
+        } else {
+            let listener = context.talk.listener();
+            match solution.begin_rollout(&ask, &options, &listener).await? {
+                Begun::Rollout { id, joined, plans } => {
+                    if joined {
+                        context.talk.say(&format!("going on with rollout {id}"));
+                    }
+                    return rollout::work(context, solution, id, plans, extra, &options).await;
+                }
+                Begun::Current { targets } => tenants = Tenants::Current(targets),
+                Begun::NoTenants => {}
+            }
+        }
+        if !arguments.tenant.is_empty() {
+            return tenants.finish(context, &[], arguments.check);
+        }
+    }
     let count = solution.services(&services)?.len();
     let progress = Arc::new(context.talk.progress(count, "migrating"));
     let orderly = context.orderly();
@@ -58,7 +93,13 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
     if arguments.dry_run && !context.talk.json {
         print_sql(context, &solution, &reports).await?;
     }
-    finish(context, &reports, began.elapsed(), arguments.check)
+    match tenants {
+        Tenants::None => finish(context, &reports, began.elapsed(), arguments.check),
+        tenants => {
+            let exit = say_all(context, &reports, began.elapsed(), arguments.check);
+            Ok(exit.max(tenants.finish(context, &reports, arguments.check)?))
+        }
+    }
 }
 
 /// Returns the services whose path has a set.
@@ -226,13 +267,22 @@ fn checked(exit: Exit, error: &pgfleet_migrate::Error, check: bool) -> Exit {
     if check && error.kind() == pgfleet_migrate::ErrorKind::Findings { Exit::Findings } else { exit }
 }
 
-/// Tells how all databases ended and picks the exit code.
+/// Tells how all databases ended, prints them for `--json`, and picks the exit code.
 pub(crate) fn finish(
     context: &Context,
     reports: &[TargetReport],
     took: Duration,
     check: bool,
 ) -> Result<Exit, CommandError> {
+    if context.talk.json {
+        let documents: Vec<_> = reports.iter().map(document).collect();
+        context.talk.json(&documents)?;
+    }
+    Ok(say_all(context, reports, took, check))
+}
+
+/// Tells how all databases ended and picks the exit code.
+fn say_all(context: &Context, reports: &[TargetReport], took: Duration, check: bool) -> Exit {
     let mut exit = Exit::Done;
     let mut counts = (0, 0, 0, 0);
     let mut errors = Vec::new();
@@ -253,10 +303,6 @@ pub(crate) fn finish(
                 errors.push(own);
             }
         }
-    }
-    if context.talk.json {
-        let documents: Vec<_> = reports.iter().map(document).collect();
-        context.talk.json(&documents)?;
     }
     for error in &errors {
         context.talk.error(error);
@@ -279,7 +325,7 @@ pub(crate) fn finish(
     if exit == Exit::Done && check && counts.2 > 0 {
         exit = Exit::Findings;
     }
-    Ok(exit)
+    exit
 }
 
 /// Renders a failure for `--json`.

@@ -13,6 +13,7 @@ mod provision;
 mod psql;
 mod repair;
 mod revert;
+mod rollout;
 mod seed;
 mod services;
 mod status;
@@ -36,6 +37,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Com
         Command::Config { verb } => config::run(context, &verb),
         Command::Migrate(arguments) => migrate::run(context, &arguments).await,
         Command::Bundle(arguments) => bundle::run(context, &arguments).await,
+        Command::Rollout { verb } => rollout::run(context, verb).await,
         Command::Status(arguments) => status::run(context, &arguments).await,
         Command::Revert(arguments) => revert::run(context, &arguments).await,
         Command::Seed(arguments) => seed::run(context, &arguments).await,

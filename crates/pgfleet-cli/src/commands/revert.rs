@@ -1,13 +1,16 @@
 //! `pgfleet revert`: undoes migrations, newest first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pgfleet_control::rollouts::{Ask, AskRevert, Begun};
 use pgfleet_migrate::revert::{Goal, revert};
 use pgfleet_migrate::{Options, Outcome, Report};
 
 use crate::args::Revert;
 use crate::commands::migrate::{bare, finish, record, version};
+use crate::commands::rollout;
 use crate::context::{Context, who};
 use crate::error::{CommandError, Exit};
 
@@ -16,7 +19,10 @@ pub(crate) async fn run(context: &Context, arguments: &Revert) -> Result<Exit, C
         (Some(steps), _) => Goal::Steps(*steps as usize),
         (None, Some(to)) if to.trim_start_matches('0').is_empty() => Goal::To(None),
         (None, Some(to)) => Goal::To(Some(version(to)?)),
-        (None, None) => return Err(CommandError::new(Exit::Usage, "say how far: --steps N or --to VERSION")),
+        (None, None) => match arguments.goal.rollout {
+            Some(id) => return of_rollout(context, arguments, id).await,
+            None => return Err(CommandError::new(Exit::Usage, "say how far: --steps N, --to VERSION or --rollout R")),
+        },
     };
     let progress = Arc::new(context.talk.progress(1, "reverting"));
     let began = Instant::now();
@@ -43,14 +49,18 @@ pub(crate) async fn run(context: &Context, arguments: &Revert) -> Result<Exit, C
     options.set.clone_from(&arguments.set);
     // On a laptop going back is daily work; elsewhere the data that a down drops is somebody's.
     if solution.manifest.env != "dev" && !arguments.dry_run {
-        context.talk.confirm(&format!("revert {service} in environment {}", solution.manifest.env))?;
+        let whose = arguments.tenant.as_ref().map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
+        context.talk.confirm(&format!("revert {service}{whose} in environment {}", solution.manifest.env))?;
     }
     let orderly = context.orderly();
-    let reports = solution.revert(service, goal, &options, progress.clone()).await;
+    let reports = match &arguments.tenant {
+        Some(tenant) => solution.revert_tenant(tenant, service, goal, &options, progress.clone()).await,
+        None => solution.revert(service, goal, &options, progress.clone()).await,
+    };
     drop(orderly);
     progress.finish();
     let reports = reports?;
-    if !arguments.dry_run {
+    if !arguments.dry_run && arguments.tenant.is_none() {
         record(context, &solution, "revert", &reports).await;
     }
     if let [only] = reports.as_slice()
@@ -61,6 +71,25 @@ pub(crate) async fn run(context: &Context, arguments: &Revert) -> Result<Exit, C
         return Ok(Exit::Done);
     }
     finish(context, &reports, began.elapsed(), false)
+}
+
+/// Takes back what a rollout applied, as a rollout of its own.
+async fn of_rollout(context: &Context, arguments: &Revert, id: i64) -> Result<Exit, CommandError> {
+    let solution = context.open().await?;
+    let service = arguments.service.clone().unwrap_or_default();
+    solution.services(std::slice::from_ref(&service))?;
+    if solution.manifest.env != "dev" {
+        let question = format!("revert what rollout {id} did to {service} in environment {}", solution.manifest.env);
+        context.talk.confirm(&question)?;
+    }
+    let ask = AskRevert { rollout: id, service };
+    let begun = solution.begin_revert(&ask, &Ask::default(), &context.talk.listener()).await?;
+    let Begun::Rollout { id, joined, plans } = begun else { return Ok(Exit::Done) };
+    if joined {
+        context.talk.say(&format!("going on with rollout {id}"));
+    }
+    let options = solution.options().clone();
+    rollout::work(context, solution, id, plans, BTreeMap::new(), &options).await
 }
 
 fn say(context: &Context, report: &Report) {

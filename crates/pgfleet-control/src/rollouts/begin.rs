@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::plan::{HOSTS, Planned, Spread};
 use super::read::{Rollout, unfinished};
 use super::{RolloutState, What, failed};
+use crate::bundle::Bundle;
 use crate::catalogue::Catalogue;
 use crate::connections::tenant_services;
 use crate::error::{Error, ErrorKind};
@@ -37,8 +38,6 @@ pub struct Ask {
     pub canary: Option<u32>,
     /// How many failures halt it; else as the manifest says.
     pub max_failures: Option<u32>,
-    /// The bundle that it is started from, for those who join.
-    pub bundle: Option<Vec<u8>>,
 }
 
 /// What there is to do.
@@ -284,7 +283,7 @@ impl Solution {
             None => self.plans(&[], observer).await?,
         };
         match plans.refusal() {
-            Some(error) => Err(Error::of_run("cannot begin a rollout", &error)),
+            Some(error) => Err(Error::of_program("cannot begin a rollout", &error)),
             None => Ok(plans),
         }
     }
@@ -402,7 +401,7 @@ impl Solution {
                         (&concurrency, Type::INT4),
                         (&canary, Type::INT4),
                         (&max_failures, Type::INT4),
-                        (&ask.bundle, Type::BYTEA),
+                        (&self.used_bundle().map(Bundle::to_bytes), Type::BYTEA),
                         (&who.user, Type::TEXT),
                         (&who.host, Type::TEXT),
                     ],

@@ -10,13 +10,16 @@
 //! |---|---|
 //! | [`plan`] | which targets there are, in which waves |
 //! | [`begin`] | making a rollout, or finding the one to go on with |
+//! | [`look`] | what is pending, without changing anything |
 //! | [`round`] | one exchange with the control database: results for targets |
 //! | [`target`] | the work on one target |
 //! | [`work`] | a worker |
+//! | [`revert`] | taking back what a rollout did |
 //! | [`verbs`] | pausing, resuming, retrying, cancelling |
 //! | [`read`] | what the rows say |
 
 mod begin;
+mod look;
 mod plan;
 mod read;
 mod revert;
@@ -35,6 +38,7 @@ use uuid::Uuid;
 use crate::error::Error;
 
 pub use begin::{Ask, Begun, Outlook, Wave};
+pub use look::Looked;
 pub use read::{Counts, FailedTarget, Rollout, RolloutWorker};
 pub use revert::AskRevert;
 pub use work::{Ended, Go, Progress};

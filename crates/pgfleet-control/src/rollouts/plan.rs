@@ -116,7 +116,8 @@ impl Solution {
         } else {
             let found = self.stale_tenants(catalogue, prints, self.manifest.tenants.verify_after).await?;
             let asked = |(tenant, service): &(String, String)| {
-                (what.services.is_empty() || what.services.contains(service))
+                prints.get(service).is_some()
+                    && (what.services.is_empty() || what.services.contains(service))
                     && (what.tenants.is_empty() || what.tenants.contains(tenant))
             };
             let stale: HashSet<_> = found.stale.into_iter().filter(asked).collect();
@@ -139,6 +140,7 @@ impl Solution {
             let mut services = std::mem::take(&mut target.services);
             services.retain(|service| {
                 (what.services.is_empty() || what.services.contains(service))
+                    && prints.get(service).is_some()
                     && (every || tenants.iter().any(|tenant| wanted.contains(&((*tenant).clone(), service.clone()))))
             });
             target.services = services;
@@ -185,9 +187,10 @@ impl Solution {
             if !self.servers().any(|(known, _)| known == server) || !shape.services().iter().any(asked) {
                 continue;
             }
-            let print = prints.of(shape.services().iter().map(String::as_str));
+            // Not in a bundle.
+            let Some(print) = prints.of(shape.services().iter().map(String::as_str)) else { continue };
             let current = known.iter().find(|template| template.server == server && template.shape == name);
-            if what.recheck || current.map(|template| &template.plan) != print.as_ref() {
+            if what.recheck || current.is_none_or(|template| template.plan != print) {
                 let database = database_name(&self.manifest.solution.name, &shape);
                 let target = FleetTarget::on(TargetKind::Template, &server, &database, "", shape.services());
                 planned.push(Planned::of(TEMPLATES, target));

@@ -1,8 +1,10 @@
 //! Taking back what a rollout did, as a rollout of its own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgfleet_migrate::Observer;
+use pgfleet_migrate::revert::Goal;
+use pgfleet_migrate::{Observer, Options};
 use pgfleet_postgres::Type;
 
 use super::begin::{Ask, Begun};
@@ -11,6 +13,7 @@ use super::read::{find, unfinished};
 use super::{Reverted, What, failed};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
+use crate::fleet::{TargetReport, Work, run_all};
 use crate::plans::Plans;
 use crate::solution::Solution;
 use crate::targets::{FleetTarget, TargetKind};
@@ -41,12 +44,54 @@ impl Solution {
         crate::jobs::find_service(&self.manifest, &revert.service)?;
         let plans = self.plans(std::slice::from_ref(&revert.service), observer).await?;
         if let Some(error) = plans.refusal() {
-            return Err(Error::of_run(format!("cannot take back rollout {}", revert.rollout), &error));
+            return Err(Error::of_program(format!("cannot take back rollout {}", revert.rollout), &error));
         }
         let catalogue = self.tenant_catalogue().await?;
         let begun = self.revert_rollout(&catalogue, revert, ask, plans).await;
         catalogue.close().await;
         begun
+    }
+
+    /// Goes back in one tenant's database, by hand; what was known of it is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// There is no such tenant, or it has no database of its own for the service; and as
+    /// [`revert`](Self::revert).
+    pub async fn revert_tenant(
+        &self,
+        tenant: &str,
+        service: &str,
+        goal: Goal,
+        options: &Options,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Vec<TargetReport>, Error> {
+        crate::jobs::find_service(&self.manifest, service)?;
+        self.tenant(tenant).await?;
+        let plans = self.plans(&[service.to_owned()], &observer).await?;
+        let catalogue = self.tenant_catalogue().await?;
+        let targets = self.targets_of_tenant(&catalogue, tenant).await?;
+        let Some(target) = targets.into_iter().find(|target| target.services.iter().any(|own| own == service)) else {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                format!("tenant {tenant} has no database of its own for service {service}"),
+            )
+            .hinted(format!("its data is in the service's own: pgfleet revert --service {service}")));
+        };
+        if !options.dry_run {
+            catalogue.forget_standings(&target.server, &target.database).await?;
+        }
+        let job = self.job(&plans, &target, service, &BTreeMap::new())?;
+        let reports = run_all(vec![job], Work::Revert(goal), options, 1, observer).await;
+        if !options.dry_run {
+            // Somebody may have looked while it went.
+            catalogue.forget_standings(&target.server, &target.database).await?;
+            for report in reports.iter().filter(|report| report.changed()) {
+                catalogue.audit("revert", &target.name(service), &report.audit_detail(), options).await?;
+            }
+        }
+        catalogue.close().await;
+        Ok(reports)
     }
 
     async fn revert_rollout(

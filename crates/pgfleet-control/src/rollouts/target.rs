@@ -255,7 +255,7 @@ fn result_of(report: &TargetReport) -> serde_json::Value {
 }
 
 /// Says in one line what failed and why.
-fn one_line(error: &MigrateError) -> String {
+pub(super) fn one_line(error: &MigrateError) -> String {
     let cause = error.causes().into_iter().next().unwrap_or_default();
     let place = error.place().map(|place| format!(" ({place})")).unwrap_or_default();
     let text = format!("{error}: {cause}{place}");

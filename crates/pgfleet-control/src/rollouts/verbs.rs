@@ -8,6 +8,7 @@ use pgfleet_postgres::Type;
 use super::begin::{Ask, adjust};
 use super::read::{Rollout, find};
 use super::{RolloutState, failed};
+use crate::bundle::Bundle;
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
 use crate::plans::Plans;
@@ -60,7 +61,7 @@ impl Solution {
     /// # Errors
     ///
     /// There is no such rollout, it is over, or the files here are not those that it began with.
-    pub async fn resume_rollout(&self, id: i64, ask: &Ask, observer: &Arc<dyn Observer>) -> Result<Plans, Error> {
+    pub async fn resume_rollout(&mut self, id: i64, ask: &Ask, observer: &Arc<dyn Observer>) -> Result<Plans, Error> {
         let rollout = self.rollout(id).await?;
         if rollout.state.is_over() {
             return Err(refused("resume", id, rollout.state));
@@ -88,7 +89,7 @@ impl Solution {
     ///
     /// There is no such rollout, it was cancelled, nothing failed, another one is not finished, or the
     /// files here are not those that it began with.
-    pub async fn retry_rollout(&self, id: i64, ask: &Ask, observer: &Arc<dyn Observer>) -> Result<Plans, Error> {
+    pub async fn retry_rollout(&mut self, id: i64, ask: &Ask, observer: &Arc<dyn Observer>) -> Result<Plans, Error> {
         let rollout = self.rollout(id).await?;
         if rollout.state == RolloutState::Cancelled {
             return Err(refused("retry", id, rollout.state));
@@ -122,13 +123,14 @@ impl Solution {
         Ok(plans)
     }
 
-    /// Reads the plans of a rollout from the files here.
-    async fn plans_of(&self, rollout: &Rollout, ask: &Ask, observer: &Arc<dyn Observer>) -> Result<Plans, Error> {
+    /// Reads the plans of a rollout from the bundle that it began with, or from the files here.
+    async fn plans_of(&mut self, rollout: &Rollout, ask: &Ask, observer: &Arc<dyn Observer>) -> Result<Plans, Error> {
         let id = rollout.id;
+        self.use_bundle_of(id).await?;
         let names: Vec<String> = rollout.what.revert.iter().map(|revert| revert.service.clone()).collect();
         let plans = self.plans(&names, observer).await?;
         if let Some(error) = plans.refusal() {
-            return Err(Error::of_run(format!("cannot go on with rollout {id}"), &error));
+            return Err(Error::of_program(format!("cannot go on with rollout {id}"), &error));
         }
         let differs: Vec<&str> = rollout
             .what
@@ -158,6 +160,18 @@ impl Solution {
                 .hinted("give the same properties"));
         }
         Ok(plans)
+    }
+
+    /// Takes the sets from the bundle that a rollout began with, if it did.
+    async fn use_bundle_of(&mut self, id: i64) -> Result<(), Error> {
+        let catalogue = self.tenant_catalogue().await?;
+        let sql = "SELECT bundle FROM control.rollouts WHERE id = $1 AND bundle IS NOT NULL";
+        let rows = catalogue.connection().query(sql, &[(&id, Type::INT8)]).await.map_err(|error| failed(&error));
+        catalogue.close().await;
+        match rows?.first() {
+            Some(row) if self.used_bundle().is_none() => self.use_bundle(Bundle::read(row.get(0))?),
+            _ => Ok(()),
+        }
     }
 
     /// Changes a rollout under its row's lock, and writes that into the audit when something changed.

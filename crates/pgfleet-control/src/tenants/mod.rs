@@ -14,7 +14,6 @@ mod read;
 mod unseen;
 mod verbs;
 
-
 use pgfleet_postgres::Address;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;

@@ -128,12 +128,13 @@ async fn two_hundred_tenants_three_of_them_broken_halt_mended_and_everything_is_
 
 /// Resumes a rollout, or retries what failed of it.
 async fn resume(fleet: &Fleet, id: i64, retry: bool) -> Result<Rollout, Error> {
-    let solution = Arc::new(fleet.town.open().await);
+    let mut solution = fleet.town.open().await;
     let plans = if retry {
         solution.retry_rollout(id, &plain(), &silent()).await?
     } else {
         solution.resume_rollout(id, &plain(), &silent()).await?
     };
+    let solution = Arc::new(solution);
     Ok(solution.work_on_rollout(id, plans, go(&solution)).await?.rollout)
 }
 
