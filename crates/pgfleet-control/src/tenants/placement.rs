@@ -89,6 +89,7 @@ mod tests {
             verify_after: Duration::ZERO,
             after_connection_string_updated: None,
             always_seed: false,
+            after_connection_string_updated: None,
         }
     }
 
