@@ -8,6 +8,7 @@ mod connection;
 mod docs;
 mod errors;
 mod files;
+mod follow;
 mod isolation;
 mod local;
 mod manifest;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use pgfleet_migrate::{Observer, Options, Outcome};
+use pgfleet_migrate::{Observer, Options};
 use pgfleet_postgres::Type;
 use tokio::sync::Mutex;
 
@@ -15,13 +15,11 @@ use super::message::{
 };
 use crate::catalogue::Catalogue;
 use crate::connections::has_tenants;
-use crate::error::{Error, ErrorKind};
-use crate::fleet::{self, Job, TargetReport, Work};
+use crate::error::Error;
+use crate::fleet::Job;
 use crate::manifest::Service;
 use crate::plans::{Plans, Prints};
 use crate::solution::Solution;
-use crate::standing::Standing;
-use crate::targets::FleetTarget;
 use crate::tenants::{TenantState, string_name};
 
 /// What handling a message led to.
@@ -48,11 +46,14 @@ pub(super) struct Handler<'a> {
     /// The names of the variables that a hook would inherit.
     pub(super) surroundings: Vec<String>,
     catalogue: Mutex<Option<Arc<Catalogue>>>,
-    /// What databases are to be brought to, by the services asked for, and since when it is known.
-    plans: Mutex<HashMap<Vec<String>, (Instant, Arc<Plans>)>>,
-    /// The services' own databases, and since when they are known.
-    pub(super) hosts: Mutex<Option<(Instant, Arc<Vec<Job>>)>>,
+    /// What databases are to be brought to, by the services asked for.
+    pub(super) plans: Mutex<HashMap<Vec<String>, Read<Plans>>>,
+    /// The services' own databases.
+    pub(super) hosts: Mutex<Option<Read<Vec<Job>>>>,
 }
+
+/// What was read, and when.
+pub(super) type Read<T> = (Instant, Arc<T>);
 
 impl<'a> Handler<'a> {
     pub(super) fn new(solution: &'a Solution, options: &Options, observer: Arc<dyn Observer>) -> Self {
@@ -101,9 +102,11 @@ impl<'a> Handler<'a> {
             return Ok(Handled::noted(format!("rollout {rollout}, which is {state}, brings the tenants there")));
         }
         // Where everybody is to be seeded, nobody is where he should be.
-        let (prints, always) = match self.solution.manifest.tenants.always_seed {
-            true => (Prints::default(), true),
-            false => (self.plans(std::slice::from_ref(&service.name), received).await?.prints(), false),
+        let always = self.solution.manifest.tenants.always_seed;
+        let prints = if always {
+            Prints::default()
+        } else {
+            self.plans(std::slice::from_ref(&service.name), received).await?.prints()
         };
         let verify_after = self.solution.manifest.tenants.verify_after;
         let stale = self.solution.stale_tenants(&catalogue, &prints, verify_after).await?.stale;
@@ -147,7 +150,7 @@ impl<'a> Handler<'a> {
         }
         // Nobody knows yet whose database it is.
         let strings = strings_of(&catalogue, tenant).await?;
-        let own = strings.iter().find(|connection| self.led(connection, &strings).contains(&service.name));
+        let own = strings.keys().find(|connection| self.led(connection, &strings).contains(&service.name));
         if let Some(connection) = own {
             self.make(tenant, connection, &services, received).await?;
         }
@@ -157,16 +160,27 @@ impl<'a> Handler<'a> {
 
     /// A tenant was stored: its databases are made, if they are not, and brought to head.
     async fn created(&self, tenant: &str, received: &Received) -> Result<Handled, Error> {
-        if let Some(why) = self.is_not_served(tenant).await? {
-            return Ok(Handled::noted(why));
+        match self.state(tenant).await? {
+            Some(TenantState::Requested | TenantState::Creating | TenantState::Failed) => {
+                // Whoever asked for it may be at it still: this waits for him.
+                let done = Box::pin(self.solution.go_on_with_tenant(tenant, &self.observer)).await?;
+                return Ok(Handled::noted(if done.changed { "it was finished" } else { "nothing to do" }));
+            }
+            Some(TenantState::Active | TenantState::Disabled) => {}
+            state => return Ok(Handled::noted(not_served(tenant, state))),
         }
         let catalogue = self.catalogue().await?;
         let strings = strings_of(&catalogue, tenant).await?;
         if strings.is_empty() {
             return Ok(Handled::noted(format!("{tenant} lives in the services' own databases")));
         }
+        // What pgfleet made was brought to head before anybody saw it.
+        let given: Vec<&String> = strings.iter().filter(|(_, made)| !**made).map(|(name, _)| name).collect();
+        if given.is_empty() {
+            return Ok(Handled::noted("nothing to do"));
+        }
         let mut led = Vec::new();
-        for connection in &strings {
+        for connection in given {
             let services = self.led(connection, &strings);
             self.make(tenant, connection, &services, received).await?;
             led.extend(services);
@@ -183,7 +197,7 @@ impl<'a> Handler<'a> {
         }
         let catalogue = self.catalogue().await?;
         let strings = strings_of(&catalogue, tenant).await?;
-        if !strings.contains(connection) {
+        if !strings.contains_key(connection) {
             return Ok(Handled::noted(format!("{} was taken away since", string_name(connection))));
         }
         let led = self.led(connection, &strings);
@@ -214,105 +228,36 @@ impl<'a> Handler<'a> {
     }
 
     /// Returns the services whose data one of a tenant's strings leads.
-    fn led(&self, connection: &str, strings: &[String]) -> Vec<String> {
+    fn led(&self, connection: &str, strings: &Strings) -> Vec<String> {
         let services = self.solution.manifest.services.iter().filter(|service| has_tenants(service));
         let led = services.filter(|service| {
-            if connection.is_empty() { !strings.contains(&service.name) } else { service.name == connection }
+            if connection.is_empty() { !strings.contains_key(&service.name) } else { service.name == connection }
         });
         led.map(|service| service.name.clone()).collect()
     }
 
-    /// Migrates and seeds services in databases, one after the other, and records where they stand.
-    async fn bring(&self, targets: &[FleetTarget], services: &[String], received: &Received) -> Result<String, Error> {
-        let mut notes = Vec::new();
-        let mut failed = None;
-        for target in targets {
-            let here: Vec<String> =
-                target.services.iter().filter(|service| services.contains(service)).cloned().collect();
-            if here.is_empty() {
-                continue;
-            }
-            let plans = self.plans(&here, received).await?;
-            let catalogue = self.catalogue().await?;
-            let values = self.solution.seed_values(&catalogue, &target.tenant).await?;
-            let jobs = here.iter().map(|service| self.solution.job(&plans, target, service, &values));
-            let jobs: Vec<Job> = jobs.collect::<Result<_, _>>()?;
-            let reports = fleet::run_all(jobs, Work::Migrate, &self.options, 1, self.observer.clone()).await;
-            self.record(&catalogue, target, &plans, &reports).await?;
-            for report in reports {
-                let name = target.name(&report.service);
-                match &report.result {
-                    Ok(done) => notes.push(format!("{name}: {}", said(done))),
-                    Err(error) => {
-                        failed =
-                            failed.or_else(|| Some(Error::of_run(format!("cannot migrate and seed {name}"), error)))
-                    }
-                }
-            }
-        }
-        match failed {
-            Some(error) if self.options.stop.is_asked() => Err(Error::new(ErrorKind::Stopped, error.to_string())),
-            Some(error) => Err(error),
-            None if notes.is_empty() => Ok("it leads no service's data".to_owned()),
-            None => Ok(notes.join("; ")),
-        }
-    }
-
-    async fn record(
-        &self,
-        catalogue: &Catalogue,
-        target: &FleetTarget,
-        plans: &Plans,
-        reports: &[TargetReport],
-    ) -> Result<(), Error> {
-        // What was stopped says nothing of where it stands.
-        let told = reports.iter().filter(|report| report.result.is_ok() || !self.options.stop.is_asked());
-        let standings: Vec<Standing> = told
-            .clone()
-            .map(|report| Standing::of(target, report, plans.get(&report.service).map(|plan| plan.print.as_str())))
-            .collect();
-        catalogue.record_standings(&standings).await?;
-        for report in told.filter(|report| report.changed()) {
-            let subject = target.name(&report.service);
-            catalogue.audit("migrate", &subject, &report.audit_detail(), &self.options).await?;
-        }
-        Ok(())
-    }
-
     /// Says why nothing is done for a tenant, if nothing is.
     async fn is_not_served(&self, tenant: &str) -> Result<Option<String>, Error> {
+        let state = self.state(tenant).await?;
+        let served = matches!(state, Some(TenantState::Active | TenantState::Disabled));
+        Ok((!served).then(|| not_served(tenant, state)))
+    }
+
+    /// Returns the state of a tenant; none when it has gone.
+    async fn state(&self, tenant: &str) -> Result<Option<TenantState>, Error> {
         let catalogue = self.catalogue().await?;
         let rows = catalogue
             .connection()
             .query("SELECT state FROM control.tenants WHERE name = $1", &[(&tenant, Type::TEXT)])
             .await
             .map_err(|error| Error::postgres("cannot read the tenants", &error))?;
-        let Some(state) = rows.first().map(|row| row.get::<_, &str>(0)) else {
-            return Ok(Some(format!("there is no tenant {tenant} any more")));
-        };
-        let served = [TenantState::Active, TenantState::Disabled].iter().any(|known| known.word() == state);
-        Ok((!served).then(|| format!("{tenant} is {state}")))
+        rows.first().map(|row| TenantState::read(row.get(0))).transpose()
     }
 
     /// Finds a service. That the manifest does not have it is an error: this process may have read it
     /// before it was changed.
     fn service(&self, name: &str) -> Result<&'a Service, Error> {
         crate::jobs::find_service(&self.solution.manifest, name)
-    }
-
-    /// Returns what services' databases are to be brought to, as it is since the message is due.
-    async fn plans(&self, services: &[String], received: &Received) -> Result<Arc<Plans>, Error> {
-        // Those who come together wait for the first and share what it read.
-        let mut known = self.plans.lock().await;
-        let now = Instant::now();
-        if let Some((since, plans)) = known.get(services)
-            && now.duration_since(*since) < received.age
-        {
-            return Ok(plans.clone());
-        }
-        let plans = Arc::new(self.solution.plans(services, &self.observer).await?);
-        known.insert(services.to_vec(), (now, plans.clone()));
-        Ok(plans)
     }
 
     /// Returns the open control database; opened anew when the connection is lost.
@@ -327,14 +272,24 @@ impl<'a> Handler<'a> {
     }
 }
 
-/// Lists the names of a tenant's strings.
-async fn strings_of(catalogue: &Catalogue, tenant: &str) -> Result<Vec<String>, Error> {
+/// The names of a tenant's strings, and whether pgfleet made what they lead to.
+type Strings = BTreeMap<String, bool>;
+
+async fn strings_of(catalogue: &Catalogue, tenant: &str) -> Result<Strings, Error> {
+    let sql = "SELECT connection, server <> '' FROM control.tenant_strings WHERE tenant = $1";
     let rows = catalogue
         .connection()
-        .query("SELECT connection FROM control.tenant_strings WHERE tenant = $1", &[(&tenant, Type::TEXT)])
+        .query(sql, &[(&tenant, Type::TEXT)])
         .await
         .map_err(|error| Error::postgres("cannot read the tenants", &error))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+fn not_served(tenant: &str, state: Option<TenantState>) -> String {
+    state.map_or_else(
+        || format!("there is no tenant {tenant} any more"),
+        |state| format!("{tenant} is {}", state.word()),
+    )
 }
 
 /// Finds an unfinished rollout that has databases of tenants with a service among its targets.
@@ -350,34 +305,4 @@ async fn unfinished_rollout(catalogue: &Catalogue, service: &str) -> Result<Opti
         .await
         .map_err(|error| Error::postgres("cannot read the rollouts", &error))?;
     Ok(rows.first().map(|row| (row.get(0), row.get(1))))
-}
-
-/// Says how a run ended.
-fn said(report: &pgfleet_migrate::Report) -> String {
-    match report.outcome {
-        Outcome::Applied => {
-            let seeded = match report.seeded.len() {
-                0 => String::new(),
-                count => format!(", seeded {count}"),
-            };
-            format!("applied {}{seeded}", report.applied.len())
-        }
-        _ => "nothing to do".to_owned(),
-    }
-}
-
-/// Returns how long to wait before the next try.
-pub(super) fn wait(options: &Options) -> Duration {
-    pgfleet_postgres::retry::between(options.min_retry_wait, options.max_retry_wait)
-}
-
-impl Solution {
-    /// Returns what a tenant's seeds are given.
-    pub(crate) async fn seed_values(
-        &self,
-        _catalogue: &Catalogue,
-        _tenant: &str,
-    ) -> Result<BTreeMap<String, String>, Error> {
-        Ok(BTreeMap::new())
-    }
 }

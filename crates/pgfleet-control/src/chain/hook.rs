@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::services::{Lines, TO_END, Tail, end_group};
 
 /// How long the command may take.
-pub(super) const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_mins(5);
 
 /// The command, and where it runs.
 #[derive(Debug)]
@@ -59,10 +59,14 @@ impl Hook<'_> {
                 let mut buffer = vec![0; 8192];
                 while let Some(pipe) = output.as_mut() {
                     let read = pipe.read(&mut buffer).await.unwrap_or(0);
-                    let found = lines.push(&buffer[..read]);
-                    found.iter().for_each(|line| tail.push(line));
+                    let mut found = lines.push(&buffer[..read]);
                     if read == 0 {
-                        lines.finish().iter().for_each(|line| tail.push(line));
+                        found.extend(lines.finish());
+                    }
+                    for line in found {
+                        tail.push(&line);
+                    }
+                    if read == 0 {
                         break;
                     }
                 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::fleet::Job;
 
 /// For how long it is known which histories the services have.
-const KNOWN: Duration = Duration::from_secs(60);
+const KNOWN: Duration = Duration::from_mins(1);
 
 impl Handler<'_> {
     /// Announces what the services' own databases have that the control database has not heard of.

@@ -1,5 +1,7 @@
 //! The messages by which tenants follow their services.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
@@ -126,8 +128,8 @@ pub struct Received {
     pub message: Message,
     /// Which try this is, counted from 1.
     pub attempt: u32,
-    /// How long ago it became due: what is read after that is news to it.
-    pub age: std::time::Duration,
+    /// When it became due: what was read since then is new enough for it.
+    pub due: Instant,
     /// What the transport knows it by.
     pub receipt: i64,
     /// Whose it is; a transport refuses whoever has lost it since.

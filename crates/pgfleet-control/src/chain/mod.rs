@@ -15,6 +15,9 @@
 //! Handling is idempotent: what a handler does is looked for, not remembered. So a message may be
 //! handled twice, and one that came too late finds nothing to do.
 
+mod bring;
+mod event;
+mod failed;
 mod handle;
 mod hook;
 mod look;
@@ -23,10 +26,11 @@ mod run;
 mod table;
 mod transport;
 
+pub use event::{ChainEvent, ChainListener};
 pub use message::{
     AppliedDatabaseMigrations, ApplyDatabaseMigrations, Draft, FailedMessage, Message, Received,
     TenantConnectionStringUpdated, TenantCreated,
 };
-pub use run::{ChainEvent, ChainListener, ChainOptions, Until};
+pub use run::{ChainOptions, Until};
 pub use table::TableTransport;
 pub use transport::{Answer, Transport};

@@ -1,6 +1,5 @@
 //! Taking messages and handling them, until it is to stop.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +8,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use pgfleet_migrate::options::Stop;
 use pgfleet_migrate::{Observer, Options};
+use pgfleet_postgres::retry;
 
-use super::handle::{Handled, Handler, wait};
-use super::message::{Message, Received};
+use super::event::{ChainEvent, ChainListener, Troubles, line};
+use super::handle::{Handled, Handler};
+use super::message::Received;
 use super::table::TableTransport;
 use super::transport::Transport;
 use crate::error::{Error, ErrorKind};
@@ -22,7 +23,7 @@ const POLL: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How often what is long past is forgotten.
-const TIDY: Duration = Duration::from_secs(3600);
+const TIDY: Duration = Duration::from_hours(1);
 
 /// How long to let a control database be that does not answer.
 const TROUBLE: Duration = Duration::from_secs(5);
@@ -55,92 +56,6 @@ impl ChainOptions {
         let concurrency = solution.manifest.migrations.concurrency as usize;
         Self { concurrency, until, transport: None, surroundings: Vec::new() }
     }
-}
-
-/// Something that is worth a line in a log.
-#[derive(Debug)]
-pub enum ChainEvent<'a> {
-    /// A message was handled.
-    Handled {
-        /// The message.
-        message: &'a Message,
-        /// What was done.
-        note: &'a str,
-        /// How long it took.
-        took: Duration,
-    },
-    /// Handling a message failed, and is tried again.
-    TriedAgain {
-        /// The message.
-        message: &'a Message,
-        /// Which try failed, counted from 1.
-        attempt: u32,
-        /// Of how many.
-        attempts: u32,
-        /// Pause before the next.
-        wait: Duration,
-        /// Why it failed.
-        error: &'a Error,
-    },
-    /// Handling a message failed for the last time; it waits for somebody to start it by hand.
-    Failed {
-        /// The message.
-        message: &'a Message,
-        /// Why it failed.
-        error: &'a Error,
-    },
-    /// Something else that keeps tenants from following; told once, until it is over.
-    Trouble {
-        /// What.
-        error: &'a str,
-    },
-    /// That is over.
-    Over {
-        /// What it was.
-        error: &'a str,
-    },
-}
-
-impl std::fmt::Display for ChainEvent<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Handled { message, note, took } => {
-                write!(f, "{} {}: {note} ({:.1} s)", message.kind(), message.subject(), took.as_secs_f32())
-            }
-            Self::TriedAgain { message, attempt, attempts, wait, error } => write!(
-                f,
-                "{} {}: failed, try {attempt} of {attempts}; again in {:.1} s: {}",
-                message.kind(),
-                message.subject(),
-                wait.as_secs_f32(),
-                line(error)
-            ),
-            Self::Failed { message, error } => {
-                write!(f, "{} {}: failed for the last time: {}", message.kind(), message.subject(), line(error))
-            }
-            Self::Trouble { error } => f.write_str(error),
-            Self::Over { error } => write!(f, "is over: {error}"),
-        }
-    }
-}
-
-/// An error in one line.
-fn line(error: &Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.causes() {
-        text.push_str(": ");
-        text.push_str(cause);
-    }
-    if let Some(hint) = error.hint() {
-        text.push_str(&format!(" (hint: {hint})"));
-    }
-    text
-}
-
-/// Is told what happens; called between two pieces of work, so it must not block for long.
-pub trait ChainListener: Send + Sync {
-    /// Something happened.
-    fn happened(&self, event: &ChainEvent<'_>);
 }
 
 /// What has come to its end.
@@ -208,7 +123,7 @@ struct Chain<'a> {
 impl<'a> Chain<'a> {
     async fn run(&self, options: &ChainOptions) {
         let mut running: Running<'_> = FuturesUnordered::new();
-        let mut troubles = Troubles { listener: self.listener, known: HashMap::new() };
+        let mut troubles = Troubles::new(self.listener);
         let concurrency = options.concurrency.max(1);
         let (mut messages, mut looking, mut looked) = (0, false, false);
         let (mut ask, mut look, mut tidy) = (Instant::now(), Instant::now(), Instant::now());
@@ -220,13 +135,13 @@ impl<'a> Chain<'a> {
             }
             if now >= tidy {
                 tidy = now + TIDY;
-                troubles.note("tidy", self.transport.tidy().await.err());
+                troubles.note("tidy", self.transport.tidy().await.err().as_ref());
             }
             let mut idle = false;
             if now >= ask && messages < concurrency {
                 let received = self.transport.receive(concurrency - messages).await;
                 ask = Instant::now() + if received.is_ok() { POLL } else { TROUBLE };
-                troubles.note("messages", received.as_ref().err().map(copied));
+                troubles.note("messages", received.as_ref().err());
                 let received = received.unwrap_or_default();
                 idle = received.is_empty();
                 messages += received.len();
@@ -243,7 +158,7 @@ impl<'a> Chain<'a> {
                 Some(ended) = running.next() => match ended {
                     Ended::Message { received, result, took } => {
                         messages -= 1;
-                        troubles.note("outcome", self.end(&received, result, took).await.err());
+                        troubles.note("outcome", self.end(&received, result, took).await.err().as_ref());
                         // What follows from it may be there, and there is room again.
                         ask = Instant::now();
                     }
@@ -261,7 +176,7 @@ impl<'a> Chain<'a> {
         // The runs were asked to stop, too.
         while let Some(ended) = running.next().await {
             if let Ended::Message { received, result, took } = ended {
-                troubles.note("outcome", self.end(&received, result, took).await.err());
+                troubles.note("outcome", self.end(&received, result, took).await.err().as_ref());
             }
         }
     }
@@ -290,7 +205,8 @@ impl<'a> Chain<'a> {
                 self.transport.give_back(received).await?;
             }
             Err(error) if received.attempt < self.attempts => {
-                let wait = wait(&self.handler.options);
+                let options = &self.handler.options;
+                let wait = retry::between(options.min_retry_wait, options.max_retry_wait);
                 if self.transport.retry(received, wait, &line(&error)).await? {
                     let (attempt, attempts) = (received.attempt, self.attempts);
                     let event = ChainEvent::TriedAgain { message, attempt, attempts, wait, error: &error };
@@ -312,41 +228,12 @@ impl<'a> Chain<'a> {
                 troubles.note("hosts", None);
                 failed
             }
-            Err(error) => return troubles.note("hosts", Some(error)),
+            Err(error) => return troubles.note("hosts", Some(&error)),
         };
         for service in &self.handler.solution.manifest.services {
             let error = failed.iter().find(|(of, _)| *of == service.name);
             let error = error.map(|(_, error)| Error::of_run(format!("cannot look at {}", service.name), error));
-            troubles.note(&format!("service {}", service.name), error);
+            troubles.note(&format!("service {}", service.name), error.as_ref());
         }
     }
-}
-
-/// What is wrong now, so that it is told once and not each second.
-struct Troubles<'a> {
-    listener: &'a dyn ChainListener,
-    known: HashMap<String, String>,
-}
-
-impl Troubles<'_> {
-    fn note(&mut self, what: &str, error: Option<Error>) {
-        match error.as_ref().map(line) {
-            Some(error) => {
-                if self.known.get(what) != Some(&error) {
-                    self.listener.happened(&ChainEvent::Trouble { error: &error });
-                    self.known.insert(what.to_owned(), error);
-                }
-            }
-            None => {
-                if let Some(error) = self.known.remove(what) {
-                    self.listener.happened(&ChainEvent::Over { error: &error });
-                }
-            }
-        }
-    }
-}
-
-fn copied(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), error.to_string());
-    error.causes().iter().fold(copy, Error::cause)
 }

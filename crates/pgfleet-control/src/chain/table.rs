@@ -4,17 +4,17 @@
 //! and no cause without its message. A lease is the life of the session that took the message: see
 //! [`crate::worker`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgfleet_postgres::{Address, Type};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::message::{Draft, FailedMessage, Message, Received};
+use super::message::{Draft, Message, Received};
 use super::transport::{Answer, Transport};
 use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::solution::Solution;
-use crate::worker::{Worker, alive_sql};
+use crate::worker::{self, Worker, alive_sql};
 
 /// How often a message is taken by workers that die over it, before it is set aside.
 const DEATHS: i32 = 10;
@@ -50,7 +50,8 @@ impl TableTransport {
         let mut held = self.session.lock().await;
         if held.as_ref().is_none_or(|session| session.catalogue.connection().is_closed()) {
             *held = None;
-            let catalogue = Catalogue::open(&self.admin, &self.database).await?;
+            let purpose = worker::purpose("pgfleet messages");
+            let catalogue = Catalogue::open_for(&self.admin, &self.database, &purpose).await?;
             let worker = Worker::begin(&catalogue).await?;
             *held = Some(Session { catalogue, worker });
         }
@@ -91,6 +92,7 @@ impl TableTransport {
                 &[(&session.worker.number, Type::INT4), (&max, Type::INT8)],
             )
             .await;
+        let now = Instant::now();
         let rows = match taken {
             Ok(rows) => rows,
             // Somebody took another message of the same target at this moment.
@@ -105,7 +107,7 @@ impl TableTransport {
                     id: row.get(1),
                     message,
                     attempt: u32::try_from(attempts).unwrap_or_default() + 1,
-                    age: Duration::from_secs_f64(row.get(5)),
+                    due: now.checked_sub(Duration::from_secs_f64(row.get(5))).unwrap_or(now),
                     receipt,
                     lease: i64::from(session.worker.number),
                 }),
@@ -275,62 +277,6 @@ impl Transport for TableTransport {
     }
 }
 
-impl Solution {
-    /// Lists the messages that were tried as often as may be, the oldest first.
-    ///
-    /// # Errors
-    ///
-    /// The control database is not there yet, or cannot be read.
-    pub async fn failed_messages(&self) -> Result<Vec<FailedMessage>, Error> {
-        let catalogue = self.tenant_catalogue().await?;
-        let read = catalogue
-            .connection()
-            .query(
-                "SELECT cause, kind, body::text, attempts, coalesce(error, ''), \
-                 to_char(coalesce(ended_at, created_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') \
-                 FROM control.messages WHERE state = 'failed' ORDER BY id",
-                &[],
-            )
-            .await;
-        catalogue.close().await;
-        let rows = read.map_err(|error| failed(&error))?;
-        let mut messages = Vec::with_capacity(rows.len());
-        for row in rows {
-            messages.push(FailedMessage {
-                id: row.get(0),
-                // One that cannot be read failed because of that, and has no tenant to be shown with.
-                message: match Message::read(row.get(1), row.get(2)) {
-                    Ok(message) => message,
-                    Err(_) => continue,
-                },
-                attempts: u32::try_from(row.get::<_, i32>(3)).unwrap_or_default(),
-                error: row.get(4),
-                since: row.get(5),
-            });
-        }
-        Ok(messages)
-    }
-
-    /// Has the failed messages of a tenant handled again, as if they were new; returns how many.
-    ///
-    /// # Errors
-    ///
-    /// The control database is not there yet, or cannot be written.
-    pub async fn start_failed_messages(&self, tenant: &str) -> Result<u64, Error> {
-        let catalogue = self.tenant_catalogue().await?;
-        let started = catalogue
-            .connection()
-            .execute(
-                "UPDATE control.messages SET state = 'waiting', attempts = 0, taken = 0, not_before = now(), \
-                 ended_at = NULL WHERE state = 'failed' AND body->>'tenant' = $1",
-                &[(&tenant, Type::TEXT)],
-            )
-            .await;
-        catalogue.close().await;
-        started.map_err(|error| failed(&error))
-    }
-}
-
-fn failed(error: &pgfleet_postgres::Error) -> Error {
+pub(super) fn failed(error: &pgfleet_postgres::Error) -> Error {
     Error::postgres("cannot read or write the messages in the control database", error)
 }

@@ -75,7 +75,7 @@ impl TenantState {
     }
 
     /// Reads the word.
-    fn read(word: &str) -> Result<Self, Error> {
+    pub(crate) fn read(word: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|state| state.word() == word).ok_or_else(|| {
             Error::new(ErrorKind::Failed, format!("a tenant is in state `{word}`, which this version does not know"))
         })

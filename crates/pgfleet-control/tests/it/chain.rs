@@ -9,7 +9,7 @@ use pgfleet_control::chain::{
     ApplyDatabaseMigrations, ChainEvent, ChainListener, ChainOptions, Draft, Message, Received, TableTransport,
     Transport, Until,
 };
-use pgfleet_control::tenants::Choices;
+use pgfleet_control::tenants::{Choices, Home, NewTenant, TenantState};
 use pgfleet_migrate::announce::{Announce, Announced, Announcer, Applied};
 use pgfleet_migrate::event::Silent;
 use pgfleet_migrate::options::Stop;
@@ -305,12 +305,64 @@ async fn two_runners_share_the_messages() {
     assert_eq!(both().await.len(), 5);
     chained.file("migrations/2_more.sql", "create table more (id int);");
     chained.migrate().await;
-    assert_eq!(both().await.len(), 6);
+    // Two services told that they were migrated.
+    assert_eq!(both().await.len(), 7);
     for tenant in ["a", "b", "c", "d", "e"] {
         assert_eq!(chained.versions(tenant).await, ["1", "2"]);
     }
     let more = "select count(*) from control.messages where state <> 'done' or taken <> 1 or attempts <> 0";
     assert_eq!(chained.control_column(more).await, ["0"]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_was_left_half_made_is_finished_and_a_finished_one_left_alone() {
+    let chained = Chained::new().await;
+    let solution = chained.town.open().await;
+    let new = |name: &str| NewTenant {
+        name: name.to_owned(),
+        display_name: None,
+        properties: BTreeMap::new(),
+        home: Home::Own { services: Vec::new(), server: None },
+    };
+    let made = solution.create_tenants(&[new("acme"), new("globex")], 1, &silent()).await.unwrap();
+    assert!(made.iter().all(Result::is_ok));
+    let told = |log: Vec<String>| log.iter().filter(|line| line.contains("TenantCreated")).cloned().collect::<Vec<_>>();
+    let log = told(chained.run().await);
+    assert!(log.len() == 2 && log.iter().all(|line| line.contains(": nothing to do (")), "{log:?}");
+    // As a process leaves it that dies before the tenant is active.
+    let half = "delete from control.tenant_strings where tenant = 'acme'; \
+                delete from control.targets where tenant = 'acme'; \
+                update control.tenant_databases set state = 'requested' where tenant = 'acme'; \
+                update control.tenants set state = 'creating' where name = 'acme'; \
+                update control.messages set state = 'waiting' where target = 'acme'";
+    chained.control().await.execute_all(half).await.unwrap();
+    let log = told(chained.run().await);
+    assert!(log.len() == 1 && log[0].contains("TenantCreated acme: it was finished ("), "{log:?}");
+    assert_eq!(solution.tenant("acme").await.unwrap().state, TenantState::Active);
+    // They follow like the others.
+    chained.file("migrations/2_more.sql", "create table more (id int);");
+    chained.migrate().await;
+    chained.run().await;
+    let at = "select version || ' ' || state from control.targets where tenant <> ''";
+    assert_eq!(chained.control_column(at).await, ["2 current", "2 current"]);
+    // One that is on its way out follows nobody.
+    chained
+        .control()
+        .await
+        .execute_all("update control.tenants set state = 'deleting' where name = 'acme'")
+        .await
+        .unwrap();
+    let transport = TableTransport::of(&solution);
+    let message = ApplyDatabaseMigrations { service: chained.trip.clone(), tenant: Some("acme".to_owned()) };
+    let gone = ApplyDatabaseMigrations { service: chained.trip.clone(), tenant: Some("gone".to_owned()) };
+    let drafts = [message, gone].map(|message| Draft {
+        id: format!("by hand {:?}", message.tenant),
+        message: Message::ApplyDatabaseMigrations(message),
+    });
+    transport.publish(&drafts).await.unwrap();
+    let log = chained.run().await;
+    assert!(log[0].contains("acme is deleting") && log[1].contains("there is no tenant gone any more"), "{log:?}");
+    transport.stop().await.unwrap();
 }
 
 fn apply(id: &str, tenant: &str) -> Draft {
