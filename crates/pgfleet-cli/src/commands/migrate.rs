@@ -13,6 +13,7 @@ use pgfleet_postgres::{Address, Surroundings};
 
 use crate::args::Migrate;
 use crate::commands::bundle;
+use crate::commands::guests;
 use crate::commands::rollout::{self, Tenants};
 use crate::context::{Context, properties, who};
 use crate::error::{CommandError, Exit, relative_text, render_migration};
@@ -93,13 +94,20 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
     if arguments.dry_run && !context.talk.json {
         print_sql(context, &solution, &reports).await?;
     }
-    match tenants {
+    // What has no database of its own follows its host.
+    let mut guests = Exit::Done;
+    let whole = options.to.is_none() && options.set.is_none();
+    if !arguments.check && !arguments.dry_run && !arguments.hosts_only && whole {
+        guests = guests::seed(context, &solution, (&[], &services), &options).await?;
+    }
+    let exit = match tenants {
         Tenants::None => finish(context, &reports, began.elapsed(), arguments.check),
         tenants => {
             let exit = say_all(context, &reports, began.elapsed(), arguments.check);
             Ok(exit.max(tenants.finish(context, &reports, arguments.check)?))
         }
-    }
+    };
+    Ok(exit?.max(guests))
 }
 
 /// Returns the services whose path has a set.

@@ -5,6 +5,7 @@ mod config;
 mod connection;
 mod down;
 mod follow;
+mod guests;
 pub(crate) mod init;
 mod isolation;
 mod migrate;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use pgfleet_migrate::{Options, Outcome, run};
 
 use crate::args::Seed;
+use crate::commands::guests;
 use crate::commands::migrate::{finish, record};
 use crate::context::{Context, properties};
 use crate::error::{CommandError, Exit};
@@ -39,5 +40,6 @@ pub(crate) async fn run(context: &Context, arguments: &Seed) -> Result<Exit, Com
     progress.finish();
     let reports = reports?;
     record(context, &solution, "seed", &reports).await;
-    finish(context, &reports, began.elapsed(), false)
+    let exit = finish(context, &reports, began.elapsed(), false)?;
+    Ok(exit.max(guests::seed(context, &solution, (&[], &arguments.service), &options).await?))
 }

@@ -126,6 +126,7 @@ impl<'a> Handler<'a> {
             (count, false) => format!("{count} tenants follow"),
             (count, true) => format!("{count} tenants follow: they are always seeded"),
         };
+        self.seed_guests(&[], std::slice::from_ref(&service.name)).await?;
         Ok(Handled { note, following })
     }
 
@@ -143,6 +144,7 @@ impl<'a> Handler<'a> {
         let catalogue = self.catalogue().await?;
         let targets = self.solution.targets_of_tenant(&catalogue, tenant).await?;
         let Some(target) = targets.iter().find(|target| target.services.contains(&service.name)) else {
+            self.seed_guests(std::slice::from_ref(tenant), &services).await?;
             return Ok(Handled::noted(format!("{tenant} lives in the service's own database")));
         };
         if target.physical.is_some() {
@@ -172,6 +174,7 @@ impl<'a> Handler<'a> {
         let catalogue = self.catalogue().await?;
         let strings = strings_of(&catalogue, tenant).await?;
         if strings.is_empty() {
+            self.seed_guests(&[tenant.to_owned()], &[]).await?;
             return Ok(Handled::noted(format!("{tenant} lives in the services' own databases")));
         }
         // What pgfleet made was brought to head before anybody saw it.
@@ -211,6 +214,18 @@ impl<'a> Handler<'a> {
             note.push_str("; the command was run");
         }
         Ok(Handled::noted(note))
+    }
+
+    /// Seeds tenants that have no database of their own.
+    async fn seed_guests(&self, tenants: &[String], services: &[String]) -> Result<(), Error> {
+        let catalogue = self.catalogue().await?;
+        let seeding = self.solution.seed_guests(&catalogue, (tenants, services), &self.options, &self.observer);
+        for guest in Box::pin(seeding).await? {
+            if let Err(error) = guest.report.result {
+                return Err(Error::of_run(format!("cannot seed {}/{}", guest.report.service, guest.tenant), &error));
+            }
+        }
+        Ok(())
     }
 
     /// Makes what a tenant's string leads to, and looks at it, when nobody has yet.

@@ -245,7 +245,8 @@ impl Solution {
             what.prints = self.what(ask, options, &plans.prints()).prints;
             return Ok(Survey::Unfinished { rollout, what, plans });
         }
-        let every = ask.recheck || !what.reaches_head();
+        // Where everybody is to be seeded, nobody is where he should be.
+        let every = ask.recheck || !what.reaches_head() || self.manifest.tenants.always_seed;
         let tenants = self.tenants_to_do(catalogue, &prints, &what, every).await?;
         if tenants.is_empty() {
             return Ok(match self.nothing_to_do(catalogue, &prints).await? {

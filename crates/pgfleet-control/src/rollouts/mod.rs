@@ -139,7 +139,7 @@ impl What {
     }
 
     /// Returns whether it leaves a service's databases at the head of its plan.
-    fn reaches_head(&self) -> bool {
+    pub fn reaches_head(&self) -> bool {
         self.to.is_none() && self.set.is_none() && self.revert.is_none()
     }
 }

@@ -175,7 +175,8 @@ impl Shared {
     async fn run(&self, job: &Job) -> Result<pgfleet_migrate::Report, MigrateError> {
         let Some(revert) = &self.what.revert else {
             let run = Some(run_of(&self.what.run, &job.service));
-            let options = Options { run, ..self.options.clone() };
+            let tenants = job.target.tenant.is_some() && self.solution.manifest.tenants.always_seed;
+            let options = Options { run, always_seed: self.options.always_seed || tenants, ..self.options.clone() };
             return work_on(job, &Work::Migrate, &options, &*self.observer).await;
         };
         // Newest first: what is applied last is the service's own set.

@@ -15,7 +15,7 @@ use crate::catalogue::Catalogue;
 use crate::connections::tenant_services;
 use crate::error::Error;
 use crate::fleet::{self, Job, TargetReport, Work};
-use crate::plans::Plans;
+use crate::plans::{Plans, Prints};
 use crate::solution::Solution;
 
 /// How the seeds of one tenant ended in the database of one service.
@@ -31,35 +31,38 @@ impl Solution {
     /// Seeds, in the services' own databases, the tenants that have none of their own for a service and
     /// are not known to be at its plan; with `options.always_seed` all of them.
     ///
-    /// Only the tenants named, when some are. One failure stops none of the others.
+    /// Only the tenants and services named, when some are. One failure stops none of the others. Where
+    /// nothing is to be done no database but the control database is asked, and no program is started
+    /// that was asked before.
     ///
     /// # Errors
     ///
-    /// The control database cannot be read or written.
+    /// The control database cannot be read or written, or files cannot be used.
     pub async fn seed_guests(
         &self,
         catalogue: &Catalogue,
-        plans: &Plans,
-        tenants: &[String],
+        (tenants, services): (&[String], &[String]),
         options: &Options,
         observer: &Arc<dyn Observer>,
     ) -> Result<Vec<GuestReport>, Error> {
-        let due = self.guests_due(catalogue, plans, tenants, options.always_seed).await?;
+        let prints = self.prints_of_all(observer).await?;
+        let due = self.guests_due(catalogue, &prints, (tenants, services), options.always_seed).await?;
         if due.is_empty() {
             return Ok(Vec::new());
         }
+        let plans = self.plans(&[], observer).await?;
         let named: Vec<&str> = due.iter().map(|(tenant, _)| tenant.as_str()).collect();
         let values = properties::read_all(catalogue.connection(), &self.keys()?, &named).await?;
         let mut jobs = Vec::with_capacity(due.len());
         for (tenant, service) in &due {
-            jobs.push(self.guest_job(plans, tenant, service, values.get(tenant))?);
+            jobs.push(self.guest_job(&plans, tenant, service, values.get(tenant))?);
         }
         let options = Options { to: None, set: None, ..self.announcing(options) };
         let concurrency = self.manifest.rollouts.concurrency as usize;
         let reports = fleet::run_all(jobs, Work::Seed, &options, concurrency, observer.clone()).await;
         let reports: Vec<GuestReport> =
             due.into_iter().zip(reports).map(|((tenant, _), report)| GuestReport { tenant, report }).collect();
-        self.remember_guests(catalogue, plans, &reports).await?;
+        self.remember_guests(catalogue, &plans, &reports).await?;
         Ok(reports)
     }
 
@@ -67,20 +70,23 @@ impl Solution {
     async fn guests_due(
         &self,
         catalogue: &Catalogue,
-        plans: &Plans,
-        tenants: &[String],
+        known: &Prints,
+        (tenants, asked): (&[String], &[String]),
         always: bool,
     ) -> Result<Vec<(String, String)>, Error> {
         let (mut services, mut servers, mut databases, mut prints) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for service in tenant_services(&self.manifest) {
-            let Some(plan) = plans.get(&service.name) else { continue };
-            if plan.path.sets().iter().all(|set| set.seeds.files.is_empty()) {
+        for job in self.jobs(asked, &BTreeMap::new())? {
+            let Some(service) = tenant_services(&self.manifest).find(|service| service.name == job.service) else {
+                continue;
+            };
+            // A program may have seeders.
+            if service.program.is_none() && job.path.sets().iter().all(|set| set.seeds.files.is_empty()) {
                 continue;
             }
             services.push(service.name.as_str());
             servers.push(service.server.as_str());
             databases.push(service.database.as_str());
-            prints.push(plan.print.as_str());
+            prints.push(known.get(&service.name).unwrap_or_default());
         }
         if services.is_empty() {
             return Ok(Vec::new());

@@ -11,6 +11,7 @@ use pgfleet_migrate::Options;
 
 use super::bar::Bar;
 use super::show::sentence;
+use crate::commands::guests;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::talk::human;
@@ -49,7 +50,12 @@ pub(crate) async fn work(
     if context.talk.json {
         context.talk.json(&serde_json::json!({ "rollout": ended.rollout, "failed": failed }))?;
     }
-    Ok(tell(context, &ended, &failed))
+    let mut exit = tell(context, &ended, &failed);
+    // What has no database of its own follows its host.
+    if exit == Exit::Done && ended.rollout.what.tenants.is_empty() && ended.rollout.what.reaches_head() {
+        exit = guests::seed(context, &solution, (&[], &ended.rollout.what.services), options).await?;
+    }
+    Ok(exit)
 }
 
 /// Tells how the work ended and picks the exit code.
