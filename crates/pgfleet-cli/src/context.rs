@@ -1,6 +1,6 @@
 //! What every command needs: the manifest, who works, how to talk, and Ctrl-C.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -96,11 +96,6 @@ impl Context {
         Ok(loaded)
     }
 
-    /// Loads a manifest as another process of ours did.
-    pub(crate) fn load_from(&self, manifest: &Path, env: &str) -> Result<Loaded, CommandError> {
-        Ok(Manifest::load(&Self::sources_of(manifest.to_owned(), Some(env.to_owned())))?)
-    }
-
     fn sources(&self) -> Result<Sources, CommandError> {
         let manifest = match &self.global.manifest {
             Some(path) if path.is_dir() => path.join(manifest::FILE_NAME),
@@ -110,7 +105,8 @@ impl Context {
         Ok(Self::sources_of(manifest, self.global.env.clone()))
     }
 
-    fn sources_of(manifest: PathBuf, env_name: Option<String>) -> Sources {
+    /// Says from where a manifest is loaded.
+    pub(crate) fn sources_of(manifest: PathBuf, env_name: Option<String>) -> Sources {
         Sources {
             manifest,
             env_name,

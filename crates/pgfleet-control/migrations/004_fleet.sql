@@ -160,6 +160,7 @@ CREATE TABLE control.messages (
     ended_at   timestamptz
 );
 CREATE UNIQUE INDEX messages_running_idx ON control.messages (target) WHERE state = 'running';
+CREATE INDEX messages_waiting_idx ON control.messages (id) WHERE state = 'waiting';
 CREATE INDEX messages_work_idx ON control.messages (target, id) WHERE state IN ('waiting', 'running');
 CREATE INDEX messages_failed_idx ON control.messages (target) WHERE state = 'failed';
 CREATE INDEX messages_ended_idx ON control.messages (ended_at) WHERE state = 'done';

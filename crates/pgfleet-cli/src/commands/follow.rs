@@ -1,13 +1,17 @@
 //! Beside the services that `up` runs: having the tenants follow them.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgfleet_control::Solution;
 use pgfleet_control::chain::{ChainEvent, ChainListener, ChainOptions, Until};
-use pgfleet_control::manifest::{Manifest, TenantUse};
+use pgfleet_control::manifest::{Manifest, Sources, TenantUse};
 use pgfleet_control::program::Programs;
 use pgfleet_control::solution::Surroundings;
 use pgfleet_migrate::options::Stop;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
@@ -20,89 +24,13 @@ const TO_END: Duration = Duration::from_secs(10);
 /// How long to let servers be that do not answer.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Handles the messages of tenants until it is ended.
-pub(crate) struct Follower {
-    stop: Stop,
-    task: JoinHandle<()>,
-    follow: Follow,
-}
+/// How old what is known of the manifest and of the passwords may be.
+const FRESH: Duration = Duration::from_secs(15);
 
-#[derive(Clone)]
-struct Follow {
-    manifest: Manifest,
-    surroundings: Surroundings,
-    talk: Talk,
-}
-
-impl Follower {
-    /// Begins; none when no service has data in tenants' databases.
-    pub(crate) fn begin(context: &Context, manifest: &Manifest) -> Option<Self> {
-        if manifest.services.iter().all(|service| service.tenants != TenantUse::Own) {
-            return None;
-        }
-        let stop = Stop::default();
-        let surroundings = Surroundings { stop: stop.clone(), programs: Programs::default(), ..context.surroundings() };
-        let follow = Follow { manifest: manifest.clone(), surroundings, talk: context.talk.clone() };
-        let task = tokio::spawn(follow.clone().run(Until::Stopped));
-        Some(Self { stop, task, follow })
-    }
-
-    /// Ends it. With `all`, what the services left to do is done first, as far as it does not have to wait.
-    pub(crate) async fn end(self, all: bool) {
-        let Self { stop, mut task, mut follow } = self;
-        stop.ask();
-        if tokio::time::timeout(TO_END, &mut task).await.is_err() {
-            // The server takes back what is not committed; the message goes to whoever looks next.
-            task.abort();
-        }
-        if all {
-            follow.surroundings.stop = Stop::default();
-            follow.clone().run(Until::Idle).await;
-        }
-        follow.surroundings.programs.close().await;
-    }
-}
-
-impl Follow {
-    /// Handles messages; a solution that cannot be opened is tried again, unless it is only for once.
-    async fn run(self, until: Until) {
-        let mut told = String::new();
-        while !self.surroundings.stop.is_asked() {
-            let Err(error) = Box::pin(self.once(until)).await else { return };
-            let text = error.render();
-            if text != told {
-                self.talk.say(&format!("tenants do not follow their services: {}", text.trim_end()));
-                told = text;
-            }
-            if until == Until::Idle || self.surroundings.stop.sleep(AGAIN).await {
-                return;
-            }
-        }
-    }
-
-    async fn once(&self, until: Until) -> Result<(), CommandError> {
-        let solution = Solution::open(self.manifest.clone(), &self.surroundings).await?;
-        let surroundings = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-        let options = ChainOptions { surroundings, ..ChainOptions::of(&solution, until) };
-        let listener = Said(self.talk.clone());
-        solution.run_chain(&options, &self.surroundings.stop, &listener, &self.talk.listener()).await?;
-        Ok(())
-    }
-}
-
-/// Says what happens.
-struct Said(Talk);
-
-impl ChainListener for Said {
-    fn happened(&self, event: &ChainEvent<'_>) {
-        self.0.say(&format!("tenants: {event}"));
-    }
-}
-
-/// Where a process without a terminal finds the manifest that it was started for.
-#[derive(Clone, serde::Serialize, serde::Deserialize)]
+/// Where a process finds the manifest that it was started for.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Whereabouts {
-    manifest: std::path::PathBuf,
+    manifest: PathBuf,
     env: String,
 }
 
@@ -110,22 +38,119 @@ impl Whereabouts {
     pub(crate) fn of(manifest: &Manifest) -> Self {
         Self { manifest: manifest.path.clone(), env: manifest.env.clone() }
     }
+}
 
-    /// Begins to have tenants follow in the process that was told these whereabouts.
-    pub(crate) fn begin(&self, context: &Context) -> Option<Follower> {
-        match context.load_from(&self.manifest, &self.env) {
-            Ok(loaded) => Follower::begin(context, &loaded.manifest),
-            Err(error) => {
-                context.talk.error(&error);
-                None
-            }
+/// Has the tenants of a solution follow until it is ended.
+pub(crate) struct Follower {
+    stop: Stop,
+    task: JoinHandle<()>,
+    follow: Arc<Follow>,
+}
+
+struct Follow {
+    sources: Sources,
+    surroundings: Surroundings,
+    said: Said,
+}
+
+impl Follower {
+    /// Begins; whether a service has data in tenants' databases is seen from the manifest, now and later.
+    pub(crate) fn begin(context: &Context, whereabouts: Whereabouts) -> Self {
+        let Whereabouts { manifest, env } = whereabouts;
+        let follow = Arc::new(Follow {
+            sources: Context::sources_of(manifest, Some(env)),
+            surroundings: Surroundings { programs: Programs::default(), ..context.surroundings() },
+            said: Said { talk: context.talk.clone(), troubles: Mutex::default() },
+        });
+        let stop = Stop::default();
+        let task = tokio::spawn(follow.clone().run(Until::Rested(FRESH), stop.clone()));
+        Self { stop, task, follow }
+    }
+
+    /// Ends it. With `all`, what is due is done first.
+    pub(crate) async fn end(self, all: bool) {
+        let Self { stop, mut task, follow } = self;
+        stop.ask();
+        if tokio::time::timeout(TO_END, &mut task).await.is_err() {
+            // The server takes back what is not committed; the message goes to whoever looks next.
+            task.abort();
         }
+        if all {
+            follow.clone().run(Until::Idle, Stop::default()).await;
+        }
+        follow.surroundings.programs.close().await;
     }
 }
 
-/// Ends one that may not be there.
-pub(crate) async fn end(follower: Option<Follower>, all: bool) {
-    if let Some(follower) = follower {
-        Box::pin(follower.end(all)).await;
+impl Follow {
+    /// Handles messages, again and again with what the manifest and the passwords are by then; once
+    /// until there is nothing to do.
+    async fn run(self: Arc<Self>, until: Until, stop: Stop) {
+        let mut known = None;
+        while !stop.is_asked() {
+            let wait = match Box::pin(self.turn(until, &stop, &mut known)).await {
+                Ok(wait) => wait,
+                Err(error) => {
+                    self.said.trouble(&format!("they do not follow their services: {}", error.render().trim_end()));
+                    AGAIN
+                }
+            };
+            self.said.turned();
+            if until == Until::Idle || stop.sleep(wait).await {
+                return;
+            }
+        }
+    }
+
+    /// One turn; returns how long to wait before the next.
+    async fn turn(&self, until: Until, stop: &Stop, known: &mut Option<Manifest>) -> Result<Duration, CommandError> {
+        match Manifest::load(&self.sources) {
+            Ok(loaded) => *known = Some(loaded.manifest),
+            // One that is being edited changes nothing until it can be read.
+            Err(error) if known.is_some() => self.said.trouble(CommandError::from(error).render().trim_end()),
+            Err(error) => return Err(error.into()),
+        }
+        let Some(manifest) = known.clone() else { return Ok(FRESH) };
+        if manifest.services.iter().all(|service| service.tenants != TenantUse::Own) {
+            return Ok(FRESH);
+        }
+        let surroundings = Surroundings { stop: stop.clone(), ..self.surroundings.clone() };
+        let solution = Solution::open(manifest, &surroundings).await?;
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+        let options = ChainOptions { surroundings: names, ..ChainOptions::of(&solution, until) };
+        solution.run_chain(&options, stop, &self.said, &self.said.talk.listener()).await?;
+        Ok(Duration::ZERO)
+    }
+}
+
+/// Says what happens, and what is wrong once, however many turns it lasts.
+struct Said {
+    talk: Talk,
+    /// What was wrong in the last turn, and what is in this one.
+    troubles: Mutex<(HashSet<String>, HashSet<String>)>,
+}
+
+impl Said {
+    fn trouble(&self, text: &str) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = !troubles.0.contains(text) && !troubles.1.contains(text);
+        troubles.1.insert(text.to_owned());
+        if new {
+            self.talk.say(&format!("tenants: {text}"));
+        }
+    }
+
+    fn turned(&self) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.0 = std::mem::take(&mut troubles.1);
+    }
+}
+
+impl ChainListener for Said {
+    fn happened(&self, event: &ChainEvent<'_>) {
+        match event {
+            ChainEvent::Trouble { error } => self.trouble(error),
+            _ => self.talk.say(&format!("tenants: {event}")),
+        }
     }
 }

@@ -10,7 +10,7 @@ use pgfleet_control::services::{Board, Entry, LogFiles, Program, RunFolder, Supe
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use crate::commands::follow::{self, Follower, Whereabouts};
+use crate::commands::follow::{Follower, Whereabouts};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::prefix::Prefixed;
@@ -56,7 +56,7 @@ pub(crate) async fn stay(context: &Context, solution: &Solution, plan: Plan) -> 
     let supervisor = Supervisor::start(folder, lock, false, plan.programs, &plan.unready, prefixed)?;
     let stopper = supervisor.stopper();
     context.serve(Some(stopper.clone()));
-    let follower = Follower::begin(context, &solution.manifest);
+    let follower = Follower::begin(context, Whereabouts::of(&solution.manifest));
     tokio::select! {
         well = supervisor.settled() => {
             report(context, &plan.documents, &supervisor.entries())?;
@@ -78,7 +78,7 @@ pub(crate) async fn stay(context: &Context, solution: &Solution, plan: Plan) -> 
     };
     // Who wants to stop waits for nothing that others can go on with.
     tokio::select! {
-        () = follow::end(follower, ended) => {}
+        () = follower.end(ended) => {}
         () = stopper.asked(), if ended => {}
     }
     supervisor.stop().await;
@@ -258,7 +258,7 @@ pub(crate) async fn supervise(context: &Context) -> Result<Exit, CommandError> {
     };
     let stopper = supervisor.stopper();
     context.serve(Some(stopper.clone()));
-    let follower = order.whereabouts.begin(context);
+    let follower = Follower::begin(context, order.whereabouts);
     tokio::select! {
         _ = supervisor.settled() => {
             let failed = supervisor.failed().into_iter().map(|service| {
@@ -275,7 +275,7 @@ pub(crate) async fn supervise(context: &Context) -> Result<Exit, CommandError> {
         () = stopper.asked() => false,
     };
     tokio::select! {
-        () = follow::end(follower, ended) => {}
+        () = follower.end(ended) => {}
         () = stopper.asked(), if ended => {}
     }
     supervisor.stop().await;

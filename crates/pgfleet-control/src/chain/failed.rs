@@ -43,18 +43,19 @@ impl Solution {
         Ok(messages)
     }
 
-    /// Has the failed messages of a tenant handled again, as if they were new; returns how many.
+    /// Has the failed messages of a tenant handled again, as if they were new; those of all tenants and
+    /// services when none is named. Returns how many.
     ///
     /// # Errors
     ///
     /// The control database is not there yet, or cannot be written.
-    pub async fn start_failed_messages(&self, tenant: &str) -> Result<u64, Error> {
+    pub async fn start_failed_messages(&self, tenant: Option<&str>) -> Result<u64, Error> {
         let catalogue = self.tenant_catalogue().await?;
         let started = catalogue
             .connection()
             .execute(
                 "UPDATE control.messages SET state = 'waiting', attempts = 0, taken = 0, not_before = now(), \
-                 ended_at = NULL WHERE state = 'failed' AND body->>'tenant' = $1",
+                 ended_at = NULL WHERE state = 'failed' AND ($1 IS NULL OR body->>'tenant' = $1)",
                 &[(&tenant, Type::TEXT)],
             )
             .await;

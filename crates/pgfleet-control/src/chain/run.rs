@@ -35,6 +35,9 @@ pub enum Until {
     Stopped,
     /// When nothing is due any more, and the services' databases have been looked at.
     Idle,
+    /// When it has run for so long and has nothing in work: whoever runs it again sees what the manifest
+    /// and the passwords are by then.
+    Rested(Duration),
 }
 
 /// How messages are handled.
@@ -126,7 +129,8 @@ impl<'a> Chain<'a> {
         let mut troubles = Troubles::new(self.listener);
         let concurrency = options.concurrency.max(1);
         let (mut messages, mut looking, mut looked) = (0, false, false);
-        let (mut ask, mut look, mut tidy) = (Instant::now(), Instant::now(), Instant::now());
+        let began = Instant::now();
+        let (mut ask, mut look, mut tidy) = (began, began, began);
         while !self.stop.is_asked() {
             let now = Instant::now();
             if now >= look && !looking {
@@ -147,7 +151,12 @@ impl<'a> Chain<'a> {
                 messages += received.len();
                 running.extend(received.into_iter().map(|received| self.begun(received)));
             }
-            if idle && looked && messages == 0 && !looking && options.until == Until::Idle {
+            let ends = match options.until {
+                Until::Stopped => false,
+                Until::Idle => idle && looked,
+                Until::Rested(time) => began.elapsed() >= time,
+            };
+            if ends && messages == 0 && !looking {
                 break;
             }
             // Who ends makes room, and has messages asked for.

@@ -238,7 +238,8 @@ async fn what_fails_three_times_is_shown_until_it_is_mended_by_hand() {
     assert_eq!(chained.run().await, Vec::<String>::new(), "nobody tries again by himself");
 
     // Started by hand while it is not mended it fails again.
-    assert_eq!(solution.start_failed_messages("acme").await.unwrap(), 1);
+    assert_eq!(solution.start_failed_messages(Some("globex")).await.unwrap(), 0);
+    assert_eq!(solution.start_failed_messages(Some("acme")).await.unwrap(), 1);
     until_async(async || {
         chained.run_of(&solution).await;
         chained.log.has("failed for the last time")
