@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pgfleet_control::Solution;
+use pgfleet_control::chain::FailedMessage;
 use pgfleet_control::fleet::TargetState;
 use pgfleet_control::grid::{Cell, rows};
 use pgfleet_migrate::Observer;
@@ -21,6 +22,8 @@ pub(super) struct Tenants {
     pub(super) cells: Vec<Cell>,
     /// A rollout that is not over.
     unfinished: Option<(i64, String, String)>,
+    /// Messages that nobody tries again by himself.
+    failed: Vec<FailedMessage>,
 }
 
 /// Reads the tenants of the services and names that were asked for.
@@ -30,19 +33,20 @@ pub(super) async fn read(
     listener: &Arc<dyn Observer>,
 ) -> Result<Tenants, CommandError> {
     let Some(catalogue) = solution.catalogue_if_any().await? else {
-        return Ok(Tenants { cells: Vec::new(), unfinished: None });
+        return Ok(Tenants { cells: Vec::new(), unfinished: None, failed: Vec::new() });
     };
     let prints = solution.prints_of_all(listener).await?;
     let mut cells = solution.grid(&catalogue, &prints, solution.manifest.tenants.verify_after).await?;
     let unfinished = catalogue.unfinished_rollout().await?;
     catalogue.close().await;
+    let failed = solution.failed_messages().await?;
     for tenant in &arguments.tenant {
         // Names it, and the one that was probably meant.
         solution.tenant(tenant).await?;
     }
     let asked = |names: &[String], name: &String| names.is_empty() || names.contains(name);
     cells.retain(|cell| asked(&arguments.service, &cell.service) && asked(&arguments.tenant, &cell.tenant));
-    Ok(Tenants { cells, unfinished })
+    Ok(Tenants { cells, unfinished, failed })
 }
 
 impl Tenants {
@@ -74,6 +78,11 @@ impl Tenants {
         }
         if !asked && named.len() > NAMED {
             context.talk.say(&format!("… and {} more: pgfleet status --failed", named.len() - NAMED));
+        }
+        for message in self.failed.iter().take(NAMED) {
+            let about = message.tenant().map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
+            let what = message.message.kind();
+            context.talk.note(&format!("{what}{about} failed at {}: {}", message.since, message.error));
         }
         if let Some((id, state, reason)) = &self.unfinished {
             let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
