@@ -361,6 +361,11 @@ async fn the_guide_about_tenants_runs_as_written() {
 }
 
 #[test]
+fn the_guide_about_rollouts_runs_as_written() {
+    Session::new(None).page("docs/src/guides/rollouts.md");
+}
+
+#[test]
 fn the_reference_of_the_manifest_is_the_one_of_the_program() {
     let path = repository().join("docs/src/reference/manifest.md");
     let current = pgfleet_control::manifest::reference_markdown();

@@ -18,6 +18,7 @@ mod pooler;
 mod program;
 mod races;
 mod repair;
+mod rollout;
 mod run_services;
 mod support;
 mod tenant;

@@ -2,7 +2,7 @@
 
 use crate::support::{Bench, shown};
 use pgfleet_migrate::revert::Goal;
-use pgfleet_migrate::{ErrorKind, Outcome};
+use pgfleet_migrate::{ErrorKind, Options, Outcome};
 
 async fn three() -> Bench {
     let bench = Bench::new().await;
@@ -140,4 +140,48 @@ async fn a_way_back_that_holds_nothing_but_a_comment_is_none() {
     assert!(shown(&error).contains("holds no statement; nothing was reverted"), "{}", shown(&error));
     assert_eq!(bench.versions().await, ["1", "2"]);
     bench.revert(Goal::Steps(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_run_applied_is_known_as_its_own_however_often_it_was_cut_off() {
+    let bench = three().await;
+    let run = "0198f7a1-0000-7000-8000-000000000001";
+    let options = Options { run: Some(run.to_owned()), ..bench.options.clone() };
+    bench.file("4_x.up.sql", "create table x (id int);");
+    bench.file("4_x.down.sql", "drop table x;");
+    bench.file("5_y.up.sql", "select no_such_function();");
+    bench.migrate_with(&options).await.unwrap_err();
+    bench.file("5_y.up.sql", "create table y (id int);");
+    bench.file("5_y.down.sql", "drop table y;");
+    bench.file("R__view.sql", "create or replace view v as select 1 as one;");
+    let report = bench.migrate_with(&options).await.unwrap();
+    assert_eq!(report.applied, ["4_x", "5_y", "R__view"], "also what the first try applied");
+    assert_eq!((report.from.as_deref(), report.to.as_deref()), (Some("3"), Some("5")));
+    // As for a process that died before it could say so.
+    let report = bench.migrate_with(&options).await.unwrap();
+    assert_eq!((report.outcome, report.applied.len()), (Outcome::UpToDate, 3));
+    assert_eq!((report.from.as_deref(), report.to.as_deref()), (Some("3"), Some("5")));
+    // The files say something else by now; what was recorded counts.
+    bench.file("4_x.down.sql", "select no_such_function();");
+    let report = bench.revert(Goal::Run(run.to_owned())).await.unwrap();
+    assert_eq!(report.applied, ["5_y", "4_x"]);
+    assert_eq!(tables(&bench).await, ["t1", "t2", "t3"]);
+    let report = bench.revert(Goal::Run(run.to_owned())).await.unwrap();
+    assert_eq!((report.outcome, report.applied.len()), (Outcome::UpToDate, 0));
+}
+
+#[tokio::test]
+async fn a_run_with_another_on_top_is_not_taken_back() {
+    let bench = three().await;
+    let run = "0198f7a1-0000-7000-8000-000000000002";
+    let options = Options { run: Some(run.to_owned()), ..bench.options.clone() };
+    for (version, options) in [(4, &options), (5, &bench.options)] {
+        bench.file(&format!("{version}_x.up.sql"), "select 1;");
+        bench.file(&format!("{version}_x.down.sql"), "select 1;");
+        bench.migrate_with(options).await.unwrap();
+    }
+    let error = bench.revert(Goal::Run(run.to_owned())).await.unwrap_err();
+    let text = shown(&error);
+    assert!(text.contains("cannot revert 4_x in trip") && text.contains("5_x was applied on top of it"), "{text}");
+    assert_eq!(bench.versions().await.len(), 5);
 }
