@@ -43,6 +43,59 @@ CREATE TABLE control.tenant_databases (
 );
 CREATE INDEX tenant_databases_tenant_idx ON control.tenant_databases (tenant);
 
+-- A tenant whose database is being moved is served by nobody: services read of it that it is being made.
+ALTER TABLE control.tenants ADD COLUMN moving boolean NOT NULL DEFAULT false;
+DROP TRIGGER tenants_changed ON control.tenants;
+CREATE TRIGGER tenants_changed AFTER INSERT OR DELETE OR UPDATE OF state, moving ON control.tenants
+    FOR EACH STATEMENT EXECUTE FUNCTION control.tenants_changed();
+
+CREATE OR REPLACE FUNCTION pgfleet_directory.tenants()
+RETURNS TABLE (tenant text, state text, connection text, sealed bytea, key_id text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH me AS MATERIALIZED (SELECT control.calling_service() AS service)
+    SELECT t.name, CASE WHEN t.moving AND t.state = 'active' THEN 'creating' ELSE t.state END,
+           s.connection, s.sealed, s.key_id
+    FROM me CROSS JOIN control.tenants t
+    LEFT JOIN control.service_strings s ON s.tenant = t.name AND s.service = me.service
+$$;
+
+-- A tenant's database on its way to another server. The row comes before anything is done, and says what
+-- to undo or to go on with when the process dies.
+CREATE TABLE control.moves (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant          text NOT NULL REFERENCES control.tenants (name) ON DELETE CASCADE,
+    -- The strings that lead there, and the services whose data is in it.
+    connections     text[] NOT NULL,
+    services        text[] NOT NULL,
+    from_server     text NOT NULL,
+    from_database   text NOT NULL,
+    from_identifier text NOT NULL,
+    from_oid        oid NOT NULL,
+    -- Whether pgfleet made it; one that it did not make is never dropped.
+    from_own        boolean NOT NULL,
+    to_server       text NOT NULL,
+    to_database     text NOT NULL,
+    to_oid          oid,
+    -- The move of which the new database is the old one, when it is gone back to as it is.
+    kept            bigint REFERENCES control.moves (id) ON DELETE SET NULL,
+    state           text NOT NULL CONSTRAINT moves_state_check CHECK (state IN
+                        ('fencing', 'copying', 'comparing', 'switched', 'done', 'cancelled', 'failed')),
+    -- Grows when a process takes the move up, so that another one that was only slow does not go on.
+    attempt         integer NOT NULL DEFAULT 0,
+    -- Who could connect to the old database before nobody could.
+    fenced          jsonb,
+    -- What was found to be the same in both.
+    contents        jsonb,
+    keep_seconds    bigint NOT NULL,
+    error           text,
+    os_user         text NOT NULL,
+    host            text NOT NULL,
+    started_at      timestamptz NOT NULL DEFAULT now(),
+    ended_at        timestamptz
+);
+CREATE UNIQUE INDEX moves_unfinished_idx ON control.moves (tenant) WHERE state NOT IN ('done', 'cancelled');
+
 -- One closed database per server and shape (a set of services), from which tenants' databases are
 -- copied. `plan` is what is in it: it is at head when that is the plan of the files.
 CREATE TABLE control.templates (

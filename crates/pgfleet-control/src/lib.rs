@@ -18,6 +18,7 @@ pub mod isolation;
 pub mod jobs;
 pub mod local;
 pub mod manifest;
+pub mod moves;
 pub mod physical;
 pub mod place;
 pub mod plans;

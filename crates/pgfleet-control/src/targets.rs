@@ -206,7 +206,7 @@ impl Solution {
     }
 
     /// Returns the name of the solution's server at an address; else the address.
-    fn server_at(&self, address: &Address) -> String {
+    pub(crate) fn server_at(&self, address: &Address) -> String {
         let at = address.server();
         let known = self.servers().find(|(_, server)| server.admin.server() == at || server.services.server() == at);
         known.map_or(at, |(name, _)| name.to_owned())

@@ -12,8 +12,38 @@ use crate::user::ServerUser;
 /// Older servers lack what pgfleet relies on (`CREATE DATABASE … STRATEGY`, among others).
 pub const OLDEST_SUPPORTED: u32 = 15;
 
-/// A folder counts only with all of these; client packages bring some of the others.
-const PROGRAMS: [&str; 3] = ["initdb", "pg_ctl", "postgres"];
+/// Which programs are looked for: a folder counts only with all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Those that make and run a server; client packages bring some of the others.
+    Server,
+    /// Those that copy databases.
+    Client,
+}
+
+impl Wanted {
+    pub(crate) fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Server => &["initdb", "pg_ctl", "postgres"],
+            Self::Client => &["pg_dump", "pg_restore"],
+        }
+    }
+
+    /// The program that is asked for its version.
+    fn asked(self) -> &'static str {
+        match self {
+            Self::Server => "postgres",
+            Self::Client => "pg_dump",
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+}
 
 /// Folders that hold one folder per version: parent, prefix of the name, what is below it.
 const VERSIONED: [(&str, &str, &str); 4] = [
@@ -26,16 +56,16 @@ const VERSIONED: [(&str, &str, &str); 4] = [
 /// Folders of builds that do not name a version.
 const UNVERSIONED: [&str; 2] = ["/usr/local/pgsql/bin", "/usr/lib64/pgsql/bin"];
 
-/// A folder of PostgreSQL server programs that were tried and answer.
+/// A folder of PostgreSQL's programs that were tried and answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binaries {
-    /// The folder that holds `initdb`, `pg_ctl` and `postgres`.
+    /// The folder that holds `initdb`, `pg_ctl` and `postgres`, or `pg_dump` and `pg_restore`.
     pub bin_dir: PathBuf,
-    /// Major and minor version, as `postgres --version` says.
+    /// Major and minor version, as the programs say.
     pub version: (u32, u32),
 }
 
-/// Where to look for server programs.
+/// Where to look for programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
     /// Look here and nowhere else.
@@ -99,6 +129,36 @@ impl Binaries {
         fetch::fetch(cache, &ServerUser::choose(None)?)
     }
 
+    /// Looks for `pg_dump` and `pg_restore` in the same places.
+    ///
+    /// They run as whoever calls this, also as root.
+    ///
+    /// # Errors
+    /// When there are none, with the reason of every attempt and hints what to install.
+    pub fn find_clients(search: &Search) -> Result<Self> {
+        let user = ServerUser::choose(None)?;
+        let mut finder = Finder::new(search, &user, Wanted::Client);
+        finder.anywhere(search).ok_or_else(|| finder.failed())
+    }
+
+    /// Like [`Binaries::find_clients`], and fetches a build of which they are a part when there are none
+    /// and version [`FETCHED_MAJOR`] will do.
+    pub fn find_or_fetch_clients(search: &Search) -> Result<Self> {
+        let error = match Self::find_clients(search) {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let wanted = search.major.is_none_or(|major| major == FETCHED_MAJOR);
+        if !wanted || search.bin_dir.is_some() {
+            return Err(error);
+        }
+        fetch::fetch(&search.cache, &ServerUser::choose(None)?).map_err(|fetching| {
+            let mut attempts = error.attempts();
+            attempts.push(describe(&fetching));
+            Kind::NoBinaries { wanted: Wanted::Client, major: search.major, attempts }.into()
+        })
+    }
+
     pub(crate) fn find_or_fetch_as(search: &Search, user: &ServerUser, allow_fetch: bool) -> Result<Self> {
         let error = match Self::find_as(search, user) {
             Ok(found) => return Ok(found),
@@ -117,27 +177,39 @@ impl Binaries {
         } else {
             attempts.push("fetching a build: not allowed".to_owned());
         }
-        Err(Kind::NoBinaries { major: search.major, attempts }.into())
+        Err(Kind::NoBinaries { wanted: Wanted::Server, major: search.major, attempts }.into())
     }
 
     pub(crate) fn find_as(search: &Search, user: &ServerUser) -> Result<Self> {
-        let mut finder = Finder { major: search.major, user, seen: BTreeSet::new(), attempts: vec![] };
-        let found = match &search.bin_dir {
-            Some(configured) => finder.try_dir("configured", configured, true),
-            None => finder.run(search),
-        };
-        found.ok_or_else(|| Kind::NoBinaries { major: search.major, attempts: finder.attempts }.into())
+        let mut finder = Finder::new(search, user, Wanted::Server);
+        finder.anywhere(search).ok_or_else(|| finder.failed())
     }
 }
 
 struct Finder<'a> {
+    wanted: Wanted,
     major: Option<u32>,
     user: &'a ServerUser,
     seen: BTreeSet<PathBuf>,
     attempts: Vec<String>,
 }
 
-impl Finder<'_> {
+impl<'a> Finder<'a> {
+    fn new(search: &Search, user: &'a ServerUser, wanted: Wanted) -> Self {
+        Self { wanted, major: search.major, user, seen: BTreeSet::new(), attempts: vec![] }
+    }
+
+    fn failed(self) -> Error {
+        Kind::NoBinaries { wanted: self.wanted, major: self.major, attempts: self.attempts }.into()
+    }
+
+    fn anywhere(&mut self, search: &Search) -> Option<Binaries> {
+        match &search.bin_dir {
+            Some(configured) => self.try_dir("configured", configured, true),
+            None => self.run(search),
+        }
+    }
+
     fn run(&mut self, search: &Search) -> Option<Binaries> {
         for folder in &search.path {
             if let Some(found) = self.try_dir("PATH", folder, false) {
@@ -145,7 +217,7 @@ impl Finder<'_> {
             }
         }
         if !self.attempts.iter().any(|attempt| attempt.starts_with("PATH")) {
-            self.attempts.push(format!("PATH: no folder holds {}", PROGRAMS.join(", ")));
+            self.attempts.push(format!("PATH: no folder holds {}", self.wanted.programs().join(", ")));
         }
         match pg_config_bindir(&search.path) {
             Ok(folder) => {
@@ -178,18 +250,27 @@ impl Finder<'_> {
 
     /// Tries one folder; `expected` says that its being empty is worth a line in the error.
     fn try_dir(&mut self, origin: &str, folder: &Path, expected: bool) -> Option<Binaries> {
-        let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !folder.join(program).is_file()).collect();
+        let programs = self.wanted.programs();
+        let missing: Vec<&str> = programs.iter().copied().filter(|name| !folder.join(name).is_file()).collect();
         if !missing.is_empty() {
             if expected {
                 self.attempts.push(format!("{origin} {}: has no {}", folder.display(), missing.join(", ")));
             }
             return None;
         }
-        let folder = real_bin_dir(folder);
+        let folder = real_bin_dir(folder, self.wanted);
+        if self.wanted == Wanted::Client && is_wrapped(&folder) {
+            self.attempts.push(format!("{origin} {}: its programs choose a version themselves", folder.display()));
+            return None;
+        }
         if !self.seen.insert(folder.clone()) {
             return None;
         }
-        match version_of(&folder, self.user) {
+        let version = match self.wanted {
+            Wanted::Server => version_of(&folder, self.user),
+            Wanted::Client => ask_version(Command::new(folder.join(self.wanted.asked())), ""),
+        };
+        match version {
             Ok(version) if version.0 < OLDEST_SUPPORTED => self.attempts.push(format!(
                 "{origin} {}: version {} is older than {OLDEST_SUPPORTED}",
                 folder.display(),
@@ -205,24 +286,36 @@ impl Finder<'_> {
     }
 }
 
-/// The folder that `postgres` links to when that one is complete: it then also has the other
-/// programs of the same version, which a folder of links often lacks.
-fn real_bin_dir(folder: &Path) -> PathBuf {
-    fs::canonicalize(folder.join("postgres"))
+/// The folder that a program links to when that one is complete: it then also has the other programs of
+/// the same version, which a folder of links often lacks.
+fn real_bin_dir(folder: &Path, wanted: Wanted) -> PathBuf {
+    fs::canonicalize(folder.join(wanted.asked()))
         .ok()
         .and_then(|program| program.parent().map(Path::to_owned))
-        .filter(|real| PROGRAMS.iter().all(|program| real.join(program).is_file()))
+        .filter(|real| wanted.programs().iter().all(|program| real.join(program).is_file()))
         .unwrap_or_else(|| folder.to_owned())
+}
+
+/// Whether a folder's client programs are Debian's script, which runs the version of whatever cluster it
+/// thinks is meant.
+fn is_wrapped(folder: &Path) -> bool {
+    let real = fs::canonicalize(folder.join(Wanted::Client.asked()));
+    real.is_ok_and(|program| program.file_name().is_some_and(|name| name == "pg_wrapper"))
 }
 
 /// Asks `postgres --version`, as the server's user: a folder that user cannot execute is no use.
 pub(crate) fn version_of(bin_dir: &Path, user: &ServerUser) -> Result<(u32, u32)> {
-    let program = bin_dir.join("postgres");
-    let output = user
-        .command(&program)
+    ask_version(user.command(&bin_dir.join(Wanted::Server.asked())), &format!(" as user {}", user.name()))
+}
+
+/// Asks a program for its version; `who` is added to its name in messages.
+fn ask_version(mut command: Command, who: &str) -> Result<(u32, u32)> {
+    let program = PathBuf::from(command.get_program());
+    let output = command
         .arg("--version")
+        .stdin(Stdio::null())
         .output()
-        .map_err(|source| Kind::Spawn { program: format!("{} as user {}", program.display(), user.name()), source })?;
+        .map_err(|source| Kind::Spawn { program: format!("{}{who}", program.display()), source })?;
     let text = String::from_utf8_lossy(&output.stdout);
     match parse_version(&text) {
         Some(version) if output.status.success() => Ok(version),
@@ -311,5 +404,8 @@ mod tests {
         let search = Search::from_env().with_major(99);
         let error = Binaries::find_or_fetch(&search).unwrap_err();
         assert!(error.to_string().starts_with("no PostgreSQL 99 server programs found"));
+        let error = Binaries::find_or_fetch_clients(&search).unwrap_err();
+        assert!(error.to_string().starts_with("no PostgreSQL 99 client programs found"), "{error}");
+        assert!(error.hints().join(" ").contains("postgresql-client-99"), "{:?}", error.hints());
     }
 }

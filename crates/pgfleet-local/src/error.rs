@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::binaries::Wanted;
+
 /// What can go wrong while finding, starting or stopping a local server.
 ///
 /// The text says what failed and where, [`Error::hints`] what to do. Causes are in `source()` and
@@ -17,8 +19,8 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
-    #[error("{}", no_binaries(*major, attempts))]
-    NoBinaries { major: Option<u32>, attempts: Vec<String> },
+    #[error("{}", no_binaries(*wanted, *major, attempts))]
+    NoBinaries { wanted: Wanted, major: Option<u32>, attempts: Vec<String> },
     #[error("cannot {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("user {user} cannot {action} {}: {why}", path.display())]
@@ -77,7 +79,7 @@ impl Error {
         Kind::Invalid(text.into()).into()
     }
 
-    /// True when no usable server binaries were found (and fetching was not allowed or failed).
+    /// True when no usable programs were found (and fetching was not allowed or failed).
     pub fn is_missing_binaries(&self) -> bool {
         matches!(*self.0, Kind::NoBinaries { .. })
     }
@@ -90,7 +92,7 @@ impl Error {
     /// What the reader can do, one sentence each; empty when there is nothing better than the text.
     pub fn hints(&self) -> Vec<String> {
         match &*self.0 {
-            Kind::NoBinaries { major, .. } => install_hints(*major),
+            Kind::NoBinaries { wanted, major, .. } => install_hints(*wanted, *major),
             Kind::NotUsable { path, user, .. } => vec![
                 format!("give user {user} access to {}", path.display()),
                 "or set the state or data directory to a folder that user can reach and write".to_owned(),
@@ -129,10 +131,11 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn no_binaries(major: Option<u32>, attempts: &[String]) -> String {
+fn no_binaries(wanted: Wanted, major: Option<u32>, attempts: &[String]) -> String {
+    let what = wanted.word();
     let mut text = match major {
-        Some(major) => format!("no PostgreSQL {major} server programs found"),
-        None => format!("no PostgreSQL server programs found (version {} or newer)", crate::OLDEST_SUPPORTED),
+        Some(major) => format!("no PostgreSQL {major} {what} programs found"),
+        None => format!("no PostgreSQL {what} programs found (version {} or newer)", crate::OLDEST_SUPPORTED),
     };
     for attempt in attempts {
         let _ = write!(text, "\n  {attempt}");
@@ -140,17 +143,21 @@ fn no_binaries(major: Option<u32>, attempts: &[String]) -> String {
     text
 }
 
-fn install_hints(major: Option<u32>) -> Vec<String> {
-    let (deb, brew) = match major {
-        Some(major) => (format!("postgresql-{major}"), format!("postgresql@{major}")),
-        None => ("postgresql".to_owned(), format!("postgresql@{}", crate::FETCHED_MAJOR)),
+fn install_hints(wanted: Wanted, major: Option<u32>) -> Vec<String> {
+    let (deb, rpm) = match wanted {
+        Wanted::Server => ("postgresql", "postgresql-server"),
+        Wanted::Client => ("postgresql-client", "postgresql"),
     };
+    let deb = major.map_or_else(|| deb.to_owned(), |major| format!("{deb}-{major}"));
+    let brew = format!("postgresql@{}", major.unwrap_or(crate::FETCHED_MAJOR));
     let mut hints = vec![
         format!("Debian, Ubuntu: apt-get install {deb}"),
-        "Fedora, RHEL: dnf install postgresql-server".to_owned(),
+        format!("Fedora, RHEL: dnf install {rpm}"),
         format!("macOS: brew install {brew}"),
-        "or name the folder that holds initdb, pg_ctl and postgres".to_owned(),
     ];
+    if wanted == Wanted::Server {
+        hints.push(format!("or name the folder that holds {}", wanted.programs().join(", ")));
+    }
     if major.is_none_or(|major| major == crate::FETCHED_MAJOR) {
         hints.push(
             "or install pip (Debian, Ubuntu: apt-get install python3-pip; Fedora: dnf install \
@@ -167,7 +174,8 @@ mod tests {
 
     #[test]
     fn missing_binaries_say_every_attempt_and_what_to_install() {
-        let error: Error = Kind::NoBinaries { major: None, attempts: vec!["PATH: nothing".to_owned()] }.into();
+        let error: Error =
+            Kind::NoBinaries { wanted: Wanted::Server, major: None, attempts: vec!["PATH: nothing".to_owned()] }.into();
         assert!(error.to_string().contains("PATH: nothing"));
         assert!(error.is_missing_binaries());
         let hints = error.hints().join("\n");

@@ -230,7 +230,7 @@ fn refuse_host(physical: &Physical, users: &[&Service], hosts: &[HostDatabase]) 
 }
 
 /// Renders the part of a string that holds no secret; the role only where the string names one.
-pub(super) fn shown(address: &Address, text: &SecretString) -> String {
+pub(crate) fn shown(address: &Address, text: &SecretString) -> String {
     let whole = address.to_string();
     let names_user = Address::parse(text.expose_secret()).is_ok_and(|given| given.names_user());
     let behind = whole.strip_prefix("postgresql://").and_then(|rest| rest.split_once('@'));

@@ -22,8 +22,10 @@ use crate::error::{Error, ErrorKind};
 use crate::physical::Physical;
 use crate::standing::Standing;
 
+pub(crate) use check::shown;
 pub use create::{Home, NewTenant};
 pub use guests::GuestReport;
+pub(crate) use verbs::lock;
 pub use verbs::{Choices, Done, NewString};
 
 /// The longest name of a tenant: one part of a host name.

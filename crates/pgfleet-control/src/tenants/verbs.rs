@@ -308,19 +308,25 @@ impl Solution {
 }
 
 /// Lets one change of tenants run at a time: two of them could each find a database free.
-pub(super) async fn lock(connection: &Connection) -> Result<(), Error> {
+pub(crate) async fn lock(connection: &Connection) -> Result<(), Error> {
     connection
         .execute_all("LOCK TABLE control.tenant_strings IN SHARE ROW EXCLUSIVE MODE")
         .await
         .map_err(|error| Error::postgres("cannot change the tenants", &error))
 }
 
-/// Marks a tenant as changed; it may have gone since it was read.
+/// Marks a tenant as changed; it may have gone since it was read, or be moved now.
 async fn touch(connection: &Connection, tenant: &str) -> Result<(), Error> {
-    let sql = "UPDATE control.tenants SET updated_at = now() WHERE name = $1";
-    match execute(connection, sql, &[(&tenant, Type::TEXT)]).await? {
-        0 => Err(Error::new(ErrorKind::Configuration, format!("there is no tenant `{tenant}` any more"))),
-        _ => Ok(()),
+    let sql = "UPDATE control.tenants SET updated_at = now() WHERE name = $1 RETURNING moving";
+    let rows = connection
+        .query(sql, &[(&tenant, Type::TEXT)])
+        .await
+        .map_err(|error| Error::postgres("cannot change the tenants", &error))?;
+    match rows.first().map(|row| row.get(0)) {
+        None => Err(Error::new(ErrorKind::Configuration, format!("there is no tenant `{tenant}` any more"))),
+        Some(true) => Err(Error::new(ErrorKind::Failed, format!("tenant {tenant} is being moved"))
+            .hinted(format!("look: pgfleet tenant move {tenant} --status"))),
+        Some(false) => Ok(()),
     }
 }
 

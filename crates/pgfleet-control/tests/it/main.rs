@@ -9,6 +9,7 @@ mod isolation;
 mod life;
 mod limits;
 mod made_strings;
+mod moves;
 mod provision;
 mod residents;
 mod rollouts;
