@@ -440,7 +440,7 @@ pub(crate) enum IsolationVerb {
         after_help = "Examples:\n  pgfleet isolation verify\n  pgfleet isolation verify --all   # each role's answer\n\nExits with 5 when something is open; `pgfleet provision` closes it."
     )]
     Verify {
-        /// Show every role instead of one row per service
+        /// Show every role instead of one row per service, and try the logins of every tenant's database
         #[arg(long)]
         all: bool,
     },

@@ -1,16 +1,19 @@
 //! `pgfleet isolation verify`: the matrix of who reaches what.
 
-use pgfleet_control::isolation::{Proof, Verdict, verify};
+use pgfleet_control::isolation::{Proof, TenantProof, Verdict, verify, verify_all};
 
 use crate::args::IsolationVerb;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::talk::Talk;
 
+/// How many holes in tenants' databases are said one by one.
+const MOST_HOLES: usize = 20;
+
 pub(crate) async fn run(context: &Context, verb: &IsolationVerb) -> Result<Exit, CommandError> {
     let IsolationVerb::Verify { all } = verb;
     let solution = context.open().await?;
-    let proof = verify(&solution).await?;
+    let proof = if *all { verify_all(&solution).await? } else { verify(&solution).await? };
     if context.talk.json {
         context.talk.json(&proof)?;
     } else if *all {
@@ -40,6 +43,7 @@ pub(crate) async fn run(context: &Context, verb: &IsolationVerb) -> Result<Exit,
             _ => {}
         }
     }
+    say_tenants(context, &proof.tenants);
     let tried = proof.pairs.iter().filter(|pair| pair.login_answer.is_some()).count();
     if proof.is_tight() {
         context.talk.say(&format!("isolated: {} pairs, {tried} tried with a real login, none open", proof.pairs.len()));
@@ -47,6 +51,25 @@ pub(crate) async fn run(context: &Context, verb: &IsolationVerb) -> Result<Exit,
     } else {
         Ok(Exit::Findings)
     }
+}
+
+/// Says what is wrong with tenants' databases, and how many were looked at in which way.
+fn say_tenants(context: &Context, proof: &TenantProof) {
+    if proof.databases == 0 {
+        return;
+    }
+    for hole in proof.holes.iter().take(MOST_HOLES) {
+        let word = if hole.verdict == Verdict::LockedOut { "locked out" } else { "open" };
+        context.talk.say(&format!("{word}: {}\nhint: on server {}: {}", hole.message, hole.server, hole.hint));
+    }
+    if proof.holes.len() > MOST_HOLES {
+        context.talk.say(&format!("and {} more; --json has them all", proof.holes.len() - MOST_HOLES));
+    }
+    let rest = if proof.probed < proof.databases { "; --all tries every one that takes connections" } else { "" };
+    context.talk.say(&format!(
+        "tenants: {} databases by their rights, {} of them also with {} real logins{rest}",
+        proof.databases, proof.probed, proof.logins
+    ));
 }
 
 /// One row per service, one column per database, the worst of the service's roles in each cell.

@@ -120,3 +120,25 @@ async fn a_password_that_was_changed_behind_our_back_is_set_again() {
     solution.pgfleet("provision").exits(0).says("1 statement ran");
     solution.pgfleet("isolation verify").exits(0);
 }
+
+#[tokio::test]
+async fn tenants_databases_are_covered_and_it_says_how() {
+    let solution = Solution::new().await;
+    let path = solution.folder.path().join("pgfleet.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let section = format!("[services.{}]\n", solution.name("trip"));
+    assert!(text.contains(&section), "{text}");
+    std::fs::write(&path, text.replace(&section, &format!("{section}tenants = \"own\"\n"))).unwrap();
+    solution.pgfleet("provision").exits(0);
+    solution.pgfleet("tenant create acme globex").exits(0);
+    let line = "tenants: 2 databases by their rights, 2 of them also with 12 real logins\n";
+    solution.pgfleet("isolation verify").exits(0).says(line).says("none open");
+    solution.sql("GRANT CONNECT ON DATABASE \"{}_acme\" TO \"{}_user_readonly\"").await;
+    let open = "open: role {}_user_readonly may connect to database {}_acme of tenant acme\n\
+                hint: on server main: REVOKE CONNECT ON DATABASE \"{}_acme\" FROM \"{}_user_readonly\"";
+    let ran = solution.pgfleet("isolation verify --all").exits(5).says(&open.replace("{}", &solution.prefix));
+    ran.says(line).says_nothing_of("none open");
+    let proof = solution.pgfleet("isolation verify --json").exits(5).json();
+    assert_eq!(proof["tenants"]["holes"][0]["verdict"], "open");
+    assert_eq!((&proof["tenants"]["databases"], &proof["tenants"]["logins"]), (&2.into(), &12.into()));
+}

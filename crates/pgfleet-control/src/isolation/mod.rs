@@ -1,6 +1,7 @@
 //! Proving that no service reaches another one's databases: from the catalogs, and by trying.
 
 mod probe;
+mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,9 +12,13 @@ use serde::Serialize;
 
 use crate::connections;
 use crate::error::Error;
+use crate::manifest::Service;
 use crate::provision::DesiredServer;
 use crate::roles::{Login, META, Roles};
 use crate::solution::Solution;
+use crate::vault::Credential;
+
+pub use tenants::{TenantHole, TenantProof};
 
 /// How many logins are tried at a time.
 const CONCURRENCY: usize = 8;
@@ -93,12 +98,15 @@ pub struct Proof {
     pub pairs: Vec<Pair>,
     /// Holes that are no pair.
     pub findings: Vec<Finding>,
+    /// Databases that pgfleet made for tenants.
+    pub tenants: TenantProof,
 }
 
 impl Proof {
     /// Returns whether nothing is open.
     pub fn is_tight(&self) -> bool {
         self.findings.is_empty()
+            && self.tenants.holes.is_empty()
             && !self.pairs.iter().any(|pair| matches!(pair.verdict, Verdict::Open | Verdict::LockedOut))
     }
 
@@ -138,12 +146,29 @@ impl Proof {
 /// Logins are real: with the role's own password, over the same way that services take. A pair that
 /// could not be tried (no password known here, no server answer) is `catalog only`.
 ///
+/// Of tenants' databases a sample is entered; the catalogs are asked about all.
+///
 /// # Errors
 ///
 /// A server that cannot be reached or read.
 pub async fn verify(solution: &Solution) -> Result<Proof, Error> {
+    prove(solution, false).await
+}
+
+/// Does what [`verify`] does, and tries the logins of every tenant's database.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub async fn verify_all(solution: &Solution) -> Result<Proof, Error> {
+    prove(solution, true).await
+}
+
+async fn prove(solution: &Solution, all: bool) -> Result<Proof, Error> {
     let mut pairs = Vec::new();
     let mut findings = Vec::new();
+    let mut of_tenants = TenantProof::default();
+    let known = tenants::known(solution).await?;
     for (name, server) in solution.servers() {
         let desired = DesiredServer::of(&solution.manifest, name);
         let failed = |error: &pgfleet_postgres::Error| {
@@ -153,6 +178,8 @@ pub async fn verify(solution: &Solution) -> Result<Proof, Error> {
             connect(&server.admin, &Purpose::new("pgfleet isolation")).await.map_err(|error| failed(&error))?;
         let catalog = read_catalog(&connection, &desired, solution).await.map_err(|error| failed(&error))?;
         findings.extend(read_findings(&connection, &desired).await.map_err(|error| failed(&error))?);
+        let here = known.get(name).map_or(&[][..], Vec::as_slice);
+        of_tenants.add(Box::pin(tenants::verify(solution, name, &connection, here, all)).await?);
         connection.close().await;
         pairs.extend(catalog);
     }
@@ -167,7 +194,7 @@ pub async fn verify(solution: &Solution) -> Result<Proof, Error> {
         pairs.push(pair);
         findings.extend(inside);
     }
-    Ok(Proof { pairs, findings })
+    Ok(Proof { pairs, findings, tenants: of_tenants })
 }
 
 /// Lists all pairs of one server with what the catalogs say.
@@ -208,7 +235,10 @@ async fn read_catalog(
     let mut pairs = Vec::new();
     for service in services {
         let names = Roles::of(service);
+        // Where a service has roles, their passwords are those of the server.
+        let here = desired.residents.iter().any(|resident| resident.service == service);
         let home = solution.manifest.service(service).map_or("", |service| service.server.as_str());
+        let home = if here { desired.server.as_str() } else { home };
         for (login, role) in Login::ALL.into_iter().flat_map(|login| names.both(login).map(|role| (login, role))) {
             let known = solution.credential(home, role).is_some();
             let stands_in = role == names.login(login) && solution.credential(home, names.twin(login)).is_none();
@@ -241,18 +271,11 @@ async fn try_login(solution: &Solution, mut pair: Pair) -> (Pair, Vec<Finding>) 
     // Who asks for tenants reaches no table in the control database, which is tried, too.
     let declared = !schemas.is_empty() || asks_for_tenants(solution, &pair);
     let mut findings = Vec::new();
-    let home = solution.manifest.service(&pair.service).map(|service| service.server.clone()).unwrap_or_default();
     let mut entered = None;
-    let here = solution.credential(&pair.server, &pair.role);
-    if let Some(credential) = here.or_else(|| solution.credential(&home, &pair.role)) {
-        let address = solution
-            .server(&pair.server)
-            .admin
-            .with_database(&pair.database)
-            .with_user(&pair.role, Some(credential.password.clone()));
-        let purpose = Purpose::new("pgfleet isolation").setting("lock_timeout", "2s");
-        match connect(&address, &purpose).await {
-            Ok(connection) => {
+    let service = solution.manifest.service(&pair.service);
+    if let Some(credential) = service.and_then(|service| credential_at(solution, &pair.server, service, &pair.role)) {
+        match enter(solution, &pair.server, &pair.role, credential, &pair.database).await {
+            Entered::In(connection) => {
                 if declared {
                     match probe::probe(&connection, &pair, &schemas).await {
                         Ok(found) => findings = found,
@@ -271,15 +294,11 @@ async fn try_login(solution: &Solution, mut pair: Pair) -> (Pair, Vec<Finding>) 
                 pair.login_answer = Some("connected".to_owned());
                 entered = Some(true);
             }
-            Err(error) if error.kind() == PgErrorKind::Denied => {
-                pair.login_answer = error.server().map(|server| server.message.clone());
+            Entered::Refused(answer) => {
+                pair.login_answer = Some(answer);
                 entered = Some(false);
             }
-            // Anything else (a full server, a database that is being made) proves nothing.
-            Err(error) => {
-                pair.login_answer = None;
-                tracing::debug!(%error, role = pair.role, database = pair.database, "login could not be tried");
-            }
+            Entered::Unanswered => {}
         }
     }
     let gets_in = entered.unwrap_or(pair.catalog);
@@ -292,6 +311,36 @@ async fn try_login(solution: &Solution, mut pair: Pair) -> (Pair, Vec<Finding>) 
         (false, false) => Verdict::Denied,
     };
     (pair, findings)
+}
+
+/// Returns a role's password on a server; where it has none there, the one that it has at home.
+fn credential_at<'a>(solution: &'a Solution, server: &str, service: &Service, role: &str) -> Option<&'a Credential> {
+    solution.credential(server, role).or_else(|| solution.credential(&service.server, role))
+}
+
+/// What came of trying to enter a database.
+enum Entered {
+    In(Box<Connection>),
+    /// The server's words.
+    Refused(String),
+    Unanswered,
+}
+
+/// Tries to enter a database as one role.
+async fn enter(solution: &Solution, server: &str, role: &str, credential: &Credential, database: &str) -> Entered {
+    let admin = &solution.server(server).admin;
+    let address = admin.with_database(database).with_user(role, Some(credential.password.clone()));
+    match connect(&address, &Purpose::new("pgfleet isolation").setting("lock_timeout", "2s")).await {
+        Ok(connection) => Entered::In(Box::new(connection)),
+        Err(error) if error.kind() == PgErrorKind::Denied => {
+            Entered::Refused(error.server().map_or_else(|| error.to_string(), |server| server.message.clone()))
+        }
+        // Anything else (a full server, a database that is being made) proves nothing.
+        Err(error) => {
+            tracing::debug!(%error, role, database, "login could not be tried");
+            Entered::Unanswered
+        }
+    }
 }
 
 /// Whether a role is that of a service with tenants, which asks for them in the control database.
@@ -368,7 +417,7 @@ async fn read_findings(
         .await?;
     for row in &rows {
         let (member, group) = (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
-        let acts = desired.databases.iter().any(|d| d.roles.migrator == member && d.roles.owner == group);
+        let acts = desired.residents.iter().any(|r| r.roles.migrator == member && r.roles.owner == group);
         let twin = desired.logins().any(|(_, roles, login)| roles.both(login) == [group, member]);
         let wanted = acts || twin;
         if !wanted {

@@ -6,6 +6,7 @@ mod chain;
 mod directory;
 mod fleet;
 mod isolation;
+mod isolation_of_tenants;
 mod life;
 mod limits;
 mod made_strings;
