@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pgfleet_postgres::{Address, Purpose, connect, quote_ident, quote_literal};
+use pgfleet_postgres::{Address, Connection, Purpose, Type, connect, quote_ident, quote_literal};
 
 use super::desired::{DesiredDatabase, DesiredServer, guests};
 use super::run::{Provisioned, inside, role_names};
@@ -36,9 +36,62 @@ pub(crate) fn owner(desired: &[DesiredDatabase]) -> Option<&str> {
     }
 }
 
-/// How the comment on a tenant's database begins.
+/// How the comments on all tenants' databases of a solution begin.
+pub(crate) fn tenant_family(solution: &str) -> String {
+    format!("pgfleet: solution {solution}, tenant ")
+}
+
+/// The comment on a tenant's database.
 pub(crate) fn tenant_mark(solution: &str, tenant: &str) -> String {
-    format!("pgfleet: solution {solution}, tenant {tenant}")
+    format!("{}{tenant}", tenant_family(solution))
+}
+
+/// What a server says of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Its oid.
+    pub(crate) oid: u32,
+    /// Whether anybody can connect.
+    pub(crate) open: bool,
+    /// Its comment; empty when there is none.
+    pub(crate) comment: String,
+    /// Who owns it.
+    pub(crate) owner: String,
+    /// Who asked.
+    pub(crate) asker: String,
+}
+
+impl Seen {
+    /// Looks for a database.
+    pub(crate) async fn of(admin: &Connection, database: &str) -> Result<Option<Self>, Error> {
+        let rows = admin
+            .query(
+                "SELECT oid, datallowconn, coalesce(pg_catalog.shobj_description(oid, 'pg_database'), ''), \
+                 pg_catalog.pg_get_userbyid(datdba)::text, current_user::text \
+                 FROM pg_catalog.pg_database WHERE datname = $1",
+                &[(&database, Type::TEXT)],
+            )
+            .await
+            .map_err(|error| Error::postgres(format!("cannot look for database {database}"), &error))?;
+        Ok(rows.first().map(|row| Self {
+            oid: row.get(0),
+            open: row.get(1),
+            comment: row.get(2),
+            owner: row.get(3),
+            asker: row.get(4),
+        }))
+    }
+
+    /// Returns whether it is marked as a tenant's of this solution.
+    pub(crate) fn is_marked(&self, solution: &str) -> bool {
+        self.comment.starts_with(&tenant_family(solution))
+    }
+
+    /// Returns whether it is what a process leaves that dies between making a copy and marking it; `owner`
+    /// is the role that owns such copies, none for the administrator.
+    pub(crate) fn is_half_made(&self, owner: Option<&str>) -> bool {
+        !self.open && self.comment.is_empty() && self.owner == owner.unwrap_or(&self.asker)
+    }
 }
 
 /// Returns the statements that give a database that was just made its mark and rights, and open it.

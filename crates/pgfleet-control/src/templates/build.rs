@@ -56,7 +56,7 @@ impl Solution {
             if let Some(found) = present(catalogue, &connection, server, shape, &print).await? {
                 return Ok(found);
             }
-            let key = lock_key(server, shape);
+            let key = lock_key(server, &shape.name());
             take_lock(catalogue, key, server, shape).await?;
             let made = async {
                 // Another process may have made it while we waited.
@@ -267,9 +267,9 @@ fn purpose() -> Purpose {
     Purpose::new("pgfleet template").setting("lock_timeout", "60s").setting("statement_timeout", "0")
 }
 
-fn lock_key(server: &str, shape: &Shape) -> i32 {
+fn lock_key(server: &str, shape: &str) -> i32 {
     use sha2::Digest as _;
-    let hash = sha2::Sha256::digest(format!("{server}/{}", shape.name()).as_bytes());
+    let hash = sha2::Sha256::digest(format!("{server}/{shape}").as_bytes());
     i32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
@@ -286,6 +286,34 @@ async fn take_lock(catalogue: &Catalogue, key: i32, server: &str, shape: &Shape)
     }
     Err(Error::new(ErrorKind::Failed, format!("cannot make the template of {} on server {server}", shape.name()))
         .cause("another process has been making it for ten minutes"))
+}
+
+/// Drops a template that is not needed, or what is left of making one; says whether nobody makes one of
+/// its shape just now.
+pub(crate) async fn drop_unused(
+    catalogue: &Catalogue,
+    admin: &Connection,
+    server: &str,
+    shape: &str,
+    database: &str,
+) -> Result<bool, Error> {
+    let failed = |error: &pgfleet_postgres::Error| Error::postgres(format!("cannot drop template {database}"), error);
+    let key = lock_key(server, shape);
+    let lock = format!("SELECT pg_catalog.pg_try_advisory_lock({MAKING}, {key})");
+    let rows = catalogue.connection().simple(&lock).await.map_err(|error| failed(&error))?;
+    if rows.first().and_then(|row| row.get(0)) != Some("t") {
+        return Ok(false);
+    }
+    let dropped = async {
+        drop_closed(admin, database).await?;
+        let sql = "DELETE FROM control.templates WHERE server = $1 AND database = $2";
+        catalogue.connection().execute(sql, &[(&server, Type::TEXT), (&database, Type::TEXT)]).await
+    };
+    let dropped = dropped.await;
+    let unlock = format!("SELECT pg_catalog.pg_advisory_unlock({MAKING}, {key})");
+    // Closing the connection frees it, too.
+    let _freed = catalogue.connection().simple(&unlock).await;
+    dropped.map(|_| true).map_err(|error| failed(&error))
 }
 
 async fn exists(admin: &Connection, name: &str) -> Result<bool, pgfleet_postgres::Error> {

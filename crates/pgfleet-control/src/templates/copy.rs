@@ -4,7 +4,7 @@ use pgfleet_postgres::{Connection, Type, quote_ident};
 
 use super::{LARGE, Shape, Template};
 use crate::error::{Error, ErrorKind};
-use crate::provision::tenant::{desired_tenant_database, open_sql, owner, tenant_mark};
+use crate::provision::tenant::{Seen, desired_tenant_database, open_sql, owner, tenant_mark};
 use crate::solution::Solution;
 
 /// How often a copy is tried when somebody is in the template; the server has waited 5 s each time.
@@ -53,7 +53,7 @@ impl Solution {
         while let Err(error) = admin.execute_all(&create).await {
             match error.sql_state() {
                 Some("42P04" | "23505") => {
-                    refuse_foreign(admin, database, &mark).await?;
+                    refuse_foreign(admin, database, &mark, owner(&desired)).await?;
                     made = false;
                     break;
                 }
@@ -73,21 +73,12 @@ impl Solution {
 
 /// Refuses a database that is not ours to open: neither marked as the tenant's nor left closed by a
 /// process that died before it could mark it.
-async fn refuse_foreign(admin: &Connection, database: &str, mark: &str) -> Result<(), Error> {
-    let rows = admin
-        .query(
-            "SELECT datallowconn, coalesce(pg_catalog.shobj_description(oid, 'pg_database'), '') \
-             FROM pg_catalog.pg_database WHERE datname = $1",
-            &[(&database, Type::TEXT)],
-        )
-        .await
-        .map_err(|error| Error::postgres(format!("cannot look at database {database}"), &error))?;
-    let Some((open, comment)) = rows.first().map(|row| (row.get::<_, bool>(0), row.get::<_, &str>(1))) else {
+async fn refuse_foreign(admin: &Connection, database: &str, mark: &str, owner: Option<&str>) -> Result<(), Error> {
+    let Some(Seen { comment, .. }) =
+        Seen::of(admin, database).await?.filter(|seen| seen.comment != mark && !seen.is_half_made(owner))
+    else {
         return Ok(());
     };
-    if comment == mark || (comment.is_empty() && !open) {
-        return Ok(());
-    }
     let server = admin.address().server();
     let why = if comment.is_empty() { "nobody marked it".to_owned() } else { format!("its comment says: {comment}") };
     Err(Error::new(ErrorKind::Failed, format!("there is a database {database} on {server} already"))

@@ -17,6 +17,7 @@ use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::solution::Solution;
 
+pub(crate) use build::drop_unused;
 pub use copy::Copied;
 pub use shape::Shape;
 

@@ -48,6 +48,16 @@ impl Shape {
         })
     }
 
+    /// Returns every shape that a tenant's database may have.
+    pub(crate) fn every(manifest: &Manifest) -> Vec<Self> {
+        let own: Vec<String> = tenant_services(manifest).map(|service| service.name.clone()).collect();
+        let mut all: Vec<Self> = own.iter().map(|name| Self(vec![name.clone()])).collect();
+        if manifest.tenants.databases == TenantDatabases::One && own.len() > 1 {
+            all.push(Self(own));
+        }
+        all
+    }
+
     /// Returns the services.
     pub fn services(&self) -> &[String] {
         &self.0

@@ -11,10 +11,11 @@ use pgfleet_sql::checksum::raw_hash;
 use secrecy::SecretString;
 
 use super::life::{Bench, Half, Workshop};
-use super::placement::{loads, place};
+use super::placement::{Policy, loads, place};
 use super::verbs::lock;
 use super::{Choices, Done, NewString, OwnDatabase, Tenant, TenantState, name_mistake, properties};
 use crate::catalogue::Catalogue;
+use crate::connections::tenant_services;
 
 use crate::error::{Error, ErrorKind};
 
@@ -136,7 +137,38 @@ impl Solution {
             (Home::Own { .. }, None) if !self.shapes_of(new)?.is_empty() => {
                 Err(Error::new(ErrorKind::Failed, "the templates were not read"))
             }
-            (Home::Own { .. } | Home::Shared, _) => self.create_given(new, &[], Choices::default(), observer).await,
+            (Home::Own { .. } | Home::Shared, _) => {
+                let mut done = self.create_given(new, &[], Choices::default(), observer).await?;
+                done.notes.extend(self.seeded_among_others(&bench.catalogue, &new.name, observer).await);
+                Ok(done)
+            }
+        }
+    }
+
+    /// Runs the seeds of a tenant without a database in the services' own; returns what went wrong, which
+    /// does not unmake the tenant.
+    async fn seeded_among_others(
+        &self,
+        catalogue: &Catalogue,
+        tenant: &str,
+        observer: &Arc<dyn Observer>,
+    ) -> Vec<String> {
+        let names: Vec<String> = tenant_services(&self.manifest).map(|service| service.name.clone()).collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let work = async {
+            let plans = self.plans(&names, observer).await?;
+            let values = self.seed_values(catalogue, tenant).await?;
+            self.seed_shared(tenant, &plans, &names, &values, self.options(), observer).await
+        };
+        let failed = |why: &str| format!("its seeds did not run: {why}; run them: pgfleet tenant migrate {tenant}");
+        match Box::pin(work).await {
+            Err(error) => vec![failed(&error.to_string())],
+            Ok(reports) => {
+                let errors = reports.iter().filter_map(|report| report.result.as_ref().err());
+                errors.map(|error| failed(&format!("{error}: {}", error.causes().join(": ")))).collect()
+            }
         }
     }
 
@@ -153,7 +185,7 @@ impl Solution {
         bench.hold(&new.name).await?;
         let made = async {
             let half = self.ask(&bench.catalogue, new).await?;
-            workshop.finish(bench, half).await
+            workshop.finish(bench, half, TenantState::Active).await
         };
         let made = Box::pin(made).await;
         bench.release(&new.name).await;
@@ -172,7 +204,12 @@ impl Solution {
             if let Some(there) = self.read_tenants(connection, Some(&new.name)).await?.pop() {
                 let stored = properties::read(connection, &self.keys()?, &new.name).await?;
                 self.same_request(new, &there, &stored)?;
-                return Ok(Half { name: there.name, databases: there.databases, values: stored });
+                return Ok(Half {
+                    name: there.name,
+                    databases: there.databases,
+                    given: BTreeSet::new(),
+                    values: stored,
+                });
             }
             self.insert(catalogue, new).await
         };
@@ -186,7 +223,7 @@ impl Solution {
         let Home::Own { server, .. } = &new.home else {
             return Err(Error::new(ErrorKind::Failed, format!("tenant {} gets no databases of its own", new.name)));
         };
-        let server = place(&self.manifest.tenants, &loads(connection).await?, server.as_deref())?;
+        let server = place(Policy::of(&self.manifest.tenants), &loads(connection).await?, server.as_deref())?;
         let databases = self.named(connection, &new.name, &server, self.shapes_of(new)?).await?;
         let names: Vec<&str> = databases.iter().map(|database| database.database.as_str()).collect();
         let connections: Vec<&str> = databases.iter().map(|database| database.connection.as_str()).collect();
@@ -215,7 +252,7 @@ impl Solution {
             "server": server, "databases": names, "properties": new.properties.keys().collect::<Vec<_>>(),
         });
         catalogue.audit("tenant create", &new.name, &detail, self.options()).await?;
-        Ok(Half { name: new.name.clone(), databases, values })
+        Ok(Half { name: new.name.clone(), databases, given: BTreeSet::new(), values })
     }
 
     /// Names a tenant's databases, so that each is free in the solution.

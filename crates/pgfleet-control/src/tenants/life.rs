@@ -4,7 +4,7 @@
 //! the mark on the database, so whoever dies leaves a tenant that the next one goes on with. One
 //! process at a time works on a tenant: it holds a lock in the control database as long as it lives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(crate) struct Half {
     pub(crate) name: String,
     /// Its databases.
     pub(crate) databases: Vec<OwnDatabase>,
+    /// Its strings that lead elsewhere: they were given, and stay.
+    pub(crate) given: BTreeSet<String>,
     /// What its seeds are given.
     pub(crate) values: BTreeMap<String, String>,
 }
@@ -124,6 +126,12 @@ impl Bench {
             self.admins.insert(server.to_owned(), Admin::open(solution, server).await?);
         }
         Ok(&self.admins[server])
+    }
+
+    /// Returns the control database and a server.
+    pub(crate) async fn both(&mut self, solution: &Solution, server: &str) -> Result<(&Catalogue, &Admin), Error> {
+        self.admin(solution, server).await?;
+        Ok((&self.catalogue, &self.admins[server]))
     }
 
     /// Takes the tenant for this one alone, and waits while another has it.
@@ -225,14 +233,14 @@ impl<'a> Workshop<'a> {
         Ok(())
     }
 
-    /// Makes what a tenant lacks, and then makes it active; returns what is worth knowing. The tenant is
-    /// held.
+    /// Makes what a tenant lacks, and then brings it into the state `to`; returns what is worth knowing.
+    /// The tenant is held.
     ///
     /// # Errors
     ///
-    /// A server refuses, a seed fails: the tenant is `failed` then, and says why.
-    pub(crate) async fn finish(&self, bench: &mut Bench, half: Half) -> Result<Vec<String>, Error> {
-        let result = Box::pin(self.all_steps(bench, &half)).await;
+    /// A server refuses, a seed fails: a tenant that was being made is `failed` then, and says why.
+    pub(crate) async fn finish(&self, bench: &mut Bench, half: Half, to: TenantState) -> Result<Vec<String>, Error> {
+        let result = Box::pin(self.all_steps(bench, &half, to)).await;
         if let Err(error) = &result
             && error.kind() != ErrorKind::Stopped
         {
@@ -242,13 +250,13 @@ impl<'a> Workshop<'a> {
         result
     }
 
-    async fn all_steps(&self, bench: &mut Bench, half: &Half) -> Result<Vec<String>, Error> {
+    async fn all_steps(&self, bench: &mut Bench, half: &Half, to: TenantState) -> Result<Vec<String>, Error> {
         let mut made = Vec::with_capacity(half.databases.len());
         for own in &half.databases {
             made.push(self.make_database(bench, &half.name, own, &half.values).await?);
         }
         for _ in 0..HEADS {
-            if self.activate(bench, half, &made).await? {
+            if self.activate(bench, half, &made, to).await? {
                 return Ok(Vec::new());
             }
             // Somebody brought the templates to other files since they were copied.
@@ -348,8 +356,8 @@ impl<'a> Workshop<'a> {
     }
 
     /// Makes a tenant active, in one transaction, when its databases are at the head of this moment;
-    /// says whether they are.
-    async fn activate(&self, bench: &Bench, half: &Half, made: &[Made]) -> Result<bool, Error> {
+    /// says whether they are. `to` may be that it is disabled, as it was before it was deleted.
+    async fn activate(&self, bench: &Bench, half: &Half, made: &[Made], to: TenantState) -> Result<bool, Error> {
         let catalogue = &bench.catalogue;
         catalogue.begin().await?;
         let work = async {
@@ -361,13 +369,14 @@ impl<'a> Workshop<'a> {
             catalogue.record_standings(&standings).await?;
             execute(
                 catalogue.connection(),
-                "UPDATE control.tenants SET state = 'active', error = NULL, updated_at = now() WHERE name = $1",
-                &[(&half.name, Type::TEXT)],
+                "UPDATE control.tenants SET state = $2, error = NULL, updated_at = now() WHERE name = $1",
+                &[(&half.name, Type::TEXT), (&to.word(), Type::TEXT)],
             )
             .await?;
             let names: Vec<&str> = half.databases.iter().map(|own| own.database.as_str()).collect();
             let detail = serde_json::json!({ "databases": names });
-            catalogue.audit("tenant active", &half.name, &detail, self.solution.options()).await?;
+            let action = format!("tenant {}", to.word());
+            catalogue.audit(&action, &half.name, &detail, self.solution.options()).await?;
             Ok(true)
         };
         let result = Box::pin(work).await;
@@ -401,8 +410,10 @@ impl<'a> Workshop<'a> {
         let connection = catalogue.connection();
         let keys = self.solution.keys()?;
         for (own, made) in half.databases.iter().zip(made) {
-            let string = self.string_to(&half.name, own, &made.physical)?;
-            store(connection, &keys, &half.name, &string.0, &string.1, Choices::default(), &own.server).await?;
+            if !half.given.contains(&own.connection) {
+                let (string, tried) = self.string_to(&half.name, own, &made.physical)?;
+                store(connection, &keys, &half.name, &string, &tried, Choices::default(), &own.server).await?;
+            }
             execute(
                 connection,
                 "UPDATE control.tenant_databases SET state = 'open', system_identifier = $3, database_oid = $4, \
@@ -476,8 +487,8 @@ impl Solution {
             }
             let half = self.take_up(&bench.catalogue, tenant).await?;
             let notes = match workshop {
-                Some(workshop) => workshop.finish(bench, half).await?,
-                None => Workshop::of(self, observer).await?.finish(bench, half).await?,
+                Some(workshop) => workshop.finish(bench, half, TenantState::Active).await?,
+                None => Workshop::of(self, observer).await?.finish(bench, half, TenantState::Active).await?,
             };
             let tenant = self.read_tenant(bench.catalogue.connection(), name).await?;
             Ok(Done { tenant, changed: true, notes })
@@ -498,7 +509,7 @@ impl Solution {
         )
         .await?;
         let values = properties::read(connection, &self.keys()?, &tenant.name).await?;
-        Ok(Half { name: tenant.name, databases: tenant.databases, values })
+        Ok(Half { name: tenant.name, databases: tenant.databases, given: BTreeSet::new(), values })
     }
 }
 

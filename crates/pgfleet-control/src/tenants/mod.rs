@@ -8,9 +8,12 @@ mod check;
 mod create;
 mod guests;
 mod life;
+mod migrate;
+mod orphans;
 mod placement;
 pub(crate) mod properties;
 mod read;
+mod remove;
 mod unseen;
 mod verbs;
 
@@ -25,6 +28,8 @@ use crate::standing::Standing;
 pub(crate) use check::shown;
 pub use create::{Home, NewTenant};
 pub use guests::GuestReport;
+pub use orphans::{Finding, Kind, Mending};
+pub use remove::{Dropped, Keep, Removed};
 pub(crate) use verbs::lock;
 pub use verbs::{Choices, Done, NewString};
 
@@ -45,7 +50,7 @@ pub enum TenantState {
     Disabled,
     /// Its databases are being removed.
     Deleting,
-    /// Set aside because something about it is wrong.
+    /// Deleted; its databases are closed and not dropped yet.
     Quarantined,
     /// Making or removing it failed.
     Failed,

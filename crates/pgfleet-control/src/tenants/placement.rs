@@ -16,6 +16,22 @@ pub(super) struct Load {
     pub(super) bytes: i64,
 }
 
+/// What the manifest says about where tenants are placed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy<'a> {
+    placement: Placement,
+    servers: &'a [String],
+    pinned: Option<&'a str>,
+    weights: &'a BTreeMap<String, u32>,
+}
+
+impl<'a> Policy<'a> {
+    pub(super) fn of(tenants: &'a Tenants) -> Self {
+        let Tenants { placement, servers, pinned, weights, .. } = tenants;
+        Self { placement: *placement, servers, pinned: pinned.as_deref(), weights }
+    }
+}
+
 /// Reads what is on the servers; the lock on tenants is held, so that two who place a tenant count each
 /// other's.
 pub(super) async fn loads(connection: &Connection) -> Result<BTreeMap<String, Load>, Error> {
@@ -33,19 +49,19 @@ pub(super) async fn loads(connection: &Connection) -> Result<BTreeMap<String, Lo
 /// # Errors
 ///
 /// The server that was asked for holds no tenants, or none does.
-pub(super) fn place(tenants: &Tenants, loads: &BTreeMap<String, Load>, asked: Option<&str>) -> Result<String, Error> {
+pub(super) fn place(policy: Policy<'_>, loads: &BTreeMap<String, Load>, asked: Option<&str>) -> Result<String, Error> {
     if let Some(asked) = asked {
-        return named(tenants, asked);
+        return named(policy, asked);
     }
-    if tenants.placement == Placement::Pinned
-        && let Some(pinned) = &tenants.pinned
+    if policy.placement == Placement::Pinned
+        && let Some(pinned) = policy.pinned
     {
-        return named(tenants, pinned);
+        return named(policy, pinned);
     }
     let load = |server: &str| loads.get(server).copied().unwrap_or_default();
-    let weight = |server: &str| i64::from(tenants.weights.get(server).copied().unwrap_or(1));
-    let servers = tenants.servers.iter().map(String::as_str);
-    let found = match tenants.placement {
+    let weight = |server: &str| i64::from(policy.weights.get(server).copied().unwrap_or(1));
+    let servers = policy.servers.iter().map(String::as_str);
+    let found = match policy.placement {
         Placement::MostRoom => servers.min_by_key(|server| (load(server).bytes, load(server).databases)),
         // Databases per weight, counted with the new one, and compared without a division.
         Placement::Weighted => servers.filter(|server| weight(server) > 0).min_by(|one, other| {
@@ -60,11 +76,11 @@ pub(super) fn place(tenants: &Tenants, loads: &BTreeMap<String, Load>, asked: Op
     })
 }
 
-fn named(tenants: &Tenants, name: &str) -> Result<String, Error> {
-    if tenants.servers.iter().any(|server| server == name) {
+fn named(policy: Policy<'_>, name: &str) -> Result<String, Error> {
+    if policy.servers.iter().any(|server| server == name) {
         return Ok(name.to_owned());
     }
-    let names: Vec<&str> = tenants.servers.iter().map(String::as_str).collect();
+    let names: Vec<&str> = policy.servers.iter().map(String::as_str).collect();
     Err(Error::new(ErrorKind::Configuration, format!("server `{name}` holds no tenants' databases"))
         .cause("it is not in `servers` of [tenants]")
         .hinted(crate::connections::near(name, &names)))
@@ -72,57 +88,40 @@ fn named(tenants: &Tenants, name: &str) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::manifest::TenantDatabases;
-
-    fn tenants(placement: Placement, pinned: Option<&str>, weights: &[(&str, u32)]) -> Tenants {
-        Tenants {
-            databases: TenantDatabases::One,
-            placement,
-            servers: ["b", "a", "c"].map(str::to_owned).to_vec(),
-            pinned: pinned.map(str::to_owned),
-            weights: weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
-            drop_after: Duration::ZERO,
-            canary: Vec::new(),
-            verify_after: Duration::ZERO,
-            after_connection_string_updated: None,
-            always_seed: false,
-            after_connection_string_updated: None,
-        }
-    }
 
     fn loads(given: &[(&str, i64, i64)]) -> BTreeMap<String, Load> {
-        given
-            .iter()
-            .map(|(name, databases, bytes)| ((*name).to_owned(), Load { databases: *databases, bytes: *bytes }))
-            .collect()
+        let load = |(name, databases, bytes): &(&str, i64, i64)| {
+            ((*name).to_owned(), Load { databases: *databases, bytes: *bytes })
+        };
+        given.iter().map(load).collect()
     }
 
     #[test]
     fn each_policy_finds_its_server() {
         let full = loads(&[("a", 3, 10), ("b", 2, 50), ("c", 2, 20)]);
-        let at = |placement, weights: &[_]| place(&tenants(placement, None, weights), &full, None).unwrap();
-        assert_eq!(at(Placement::FewestDatabases, &[]), "b", "the first of those that are equal");
-        assert_eq!(at(Placement::MostRoom, &[]), "a");
-        assert_eq!(at(Placement::Weighted, &[("a", 2), ("b", 0)]), "a", "4/2 is less than 3/1");
-        assert_eq!(at(Placement::Weighted, &[("a", 1), ("b", 0)]), "c");
-        assert_eq!(place(&tenants(Placement::Pinned, Some("c"), &[]), &full, None).unwrap(), "c");
-        assert_eq!(place(&tenants(Placement::Pinned, Some("c"), &[]), &full, Some("a")).unwrap(), "a");
-        assert_eq!(at(Placement::FewestDatabases, &[("b", 0)]), "b", "weights count when they are asked for");
-        let empty = BTreeMap::new();
-        assert_eq!(place(&tenants(Placement::MostRoom, None, &[]), &empty, None).unwrap(), "b");
+        let servers = ["b", "a", "c"].map(str::to_owned);
+        let at = |placement, weights: &[(&str, u32)], asked| {
+            let weights = weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
+            place(Policy { placement, servers: &servers, pinned: Some("c"), weights: &weights }, &full, asked).unwrap()
+        };
+        assert_eq!(at(Placement::FewestDatabases, &[], None), "b", "the first of those that are equal");
+        assert_eq!(at(Placement::FewestDatabases, &[("b", 0)], None), "b", "weights count when they are asked for");
+        assert_eq!(at(Placement::MostRoom, &[], None), "a");
+        assert_eq!(at(Placement::Weighted, &[("a", 2), ("b", 0)], None), "a", "4/2 is less than 3/1");
+        assert_eq!(at(Placement::Weighted, &[("a", 1), ("b", 0)], None), "c");
+        assert_eq!(at(Placement::Pinned, &[], None), "c");
+        assert_eq!(at(Placement::Pinned, &[], Some("a")), "a");
     }
 
     #[test]
     fn a_server_without_tenants_is_refused() {
-        let of = tenants(Placement::FewestDatabases, None, &[]);
-        let error = place(&of, &BTreeMap::new(), Some("d")).unwrap_err();
+        let (servers, weights) = (["a".to_owned()], BTreeMap::new());
+        let policy =
+            Policy { placement: Placement::FewestDatabases, servers: &servers, pinned: None, weights: &weights };
+        let error = place(policy, &BTreeMap::new(), Some("d")).unwrap_err();
         assert_eq!(error.to_string(), "server `d` holds no tenants' databases");
-        let nowhere = Tenants { servers: Vec::new(), ..of };
-        assert!(
-            place(&nowhere, &BTreeMap::new(), None).unwrap_err().to_string().contains("no server takes new tenants")
-        );
+        let error = place(Policy { servers: &[], ..policy }, &BTreeMap::new(), None).unwrap_err();
+        assert_eq!(error.to_string(), "no server takes new tenants");
     }
 }

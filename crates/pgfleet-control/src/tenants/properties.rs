@@ -6,8 +6,10 @@ use pgfleet_postgres::{Connection, Type};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::property_context;
+use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
 use crate::seal::KeyRing;
+use crate::solution::Solution;
 use crate::vault;
 
 /// Whether a property is a password, of which only the hash is kept.
@@ -101,6 +103,24 @@ pub(crate) async fn read_all(
         values.entry(tenant).or_default().insert(name, value.expose_secret().to_owned());
     }
     Ok(values)
+}
+
+impl Solution {
+    /// Returns what a tenant's seeds are given; nothing for a host.
+    ///
+    /// # Errors
+    ///
+    /// The control database cannot be read, or a key is missing.
+    pub(crate) async fn seed_values(
+        &self,
+        catalogue: &Catalogue,
+        tenant: &str,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        if tenant.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        read(catalogue.connection(), &self.keys()?, tenant).await
+    }
 }
 
 /// Returns the first property that is given and is not what is stored.

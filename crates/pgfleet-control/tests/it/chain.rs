@@ -325,7 +325,7 @@ async fn a_tenant_that_was_left_half_made_is_finished_and_a_finished_one_left_al
         properties: BTreeMap::new(),
         home: Home::Own { services: Vec::new(), server: None },
     };
-    let made = solution.create_tenants(&[new("acme"), new("globex")], 1, &silent()).await.unwrap();
+    let made = solution.create_tenants(&[new("acme"), new("globex")], 1, &silent(), &|_, _| ()).await.unwrap();
     assert!(made.iter().all(Result::is_ok));
     let told = |log: Vec<String>| log.iter().filter(|line| line.contains("TenantCreated")).cloned().collect::<Vec<_>>();
     let log = told(chained.run().await);

@@ -7,6 +7,7 @@ mod directory;
 mod fleet;
 mod isolation;
 mod isolation_of_tenants;
+mod leaving;
 mod life;
 mod limits;
 mod made_strings;
