@@ -472,6 +472,30 @@ pub(crate) enum TenantVerb {
     /// List the closed databases from which tenants' databases are copied
     #[command(after_help = "Example:\n  pgfleet tenant templates")]
     Templates,
+    /// Migrate and seed one tenant's databases; a half-made tenant is finished
+    #[command(after_help = "Example:\n  pgfleet tenant migrate acme")]
+    Migrate(TenantMigrate),
+    /// Move a tenant's databases to another server
+    #[command(
+        after_help = "Examples:\n  pgfleet tenant move acme --server db2\n  pgfleet tenant move acme --back\n  pgfleet tenant move acme --status\n\nServices refuse the tenant, as one that is not ready, while its data is copied and compared. The old database\nis kept closed for a while. A move that was interrupted is gone on with by the same command."
+    )]
+    Move(TenantMove),
+    /// Delete a tenant: close its databases, and drop them after a while
+    #[command(
+        after_help = "Examples:\n  pgfleet tenant delete acme\n  pgfleet tenant delete acme --keep 30d\n  pgfleet tenant delete acme --now --yes\n\nA database that was given by a connection string stays as it is."
+    )]
+    Delete(TenantDelete),
+    /// Have a deleted tenant back, as long as its databases are there
+    #[command(after_help = "Example:\n  pgfleet tenant restore acme")]
+    Restore {
+        /// The tenant
+        tenant: String,
+    },
+    /// Find and mend half-made tenants, databases without a tenant, and what is due to be dropped
+    #[command(
+        after_help = "Examples:\n  pgfleet tenant mend --dry-run\n  pgfleet tenant mend\n  pgfleet tenant mend --close\n\nExits with 5 when something is left that only somebody can decide."
+    )]
+    Mend(TenantMend),
     /// Have services refuse a tenant; its data stays
     #[command(after_help = "Example:\n  pgfleet tenant disable acme")]
     Disable {
@@ -484,6 +508,66 @@ pub(crate) enum TenantVerb {
         /// The tenant
         tenant: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TenantMigrate {
+    /// The tenant
+    pub(crate) tenant: String,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false, args = ["server", "back", "cancel", "status"])]
+pub(crate) struct TenantMove {
+    /// The tenant
+    pub(crate) tenant: String,
+    /// The server of the manifest to which its databases go
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+    /// Only the database with this service's data
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// How long the old database is kept closed, as 7d or 12h, instead of what `drop_after` says
+    #[arg(long, value_name = "DURATION", value_parser = crate::commands::duration)]
+    pub(crate) keep: Option<std::time::Duration>,
+    /// Take the last move back; what was written since goes along
+    #[arg(long)]
+    pub(crate) back: bool,
+    /// Take back a move that nobody was led by yet
+    #[arg(long)]
+    pub(crate) cancel: bool,
+    /// List the tenant's moves
+    #[arg(long)]
+    pub(crate) status: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TenantDelete {
+    /// The tenant
+    pub(crate) tenant: String,
+    /// Drop its databases at once
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) now: bool,
+    /// How long its databases are kept closed, as 7d or 12h, instead of what `drop_after` says
+    #[arg(long, value_name = "DURATION", value_parser = crate::commands::duration)]
+    pub(crate) keep: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are bools")]
+pub(crate) struct TenantMend {
+    /// Only look
+    #[arg(long, conflicts_with_all = ["close", "drop", "make"])]
+    pub(crate) dry_run: bool,
+    /// Close databases that are marked as a tenant's and that no tenant has
+    #[arg(long)]
+    pub(crate) close: bool,
+    /// Drop them, and templates that nothing needs any more
+    #[arg(long)]
+    pub(crate) drop: bool,
+    /// Make databases again that are gone, empty but for their seeds
+    #[arg(long)]
+    pub(crate) make: bool,
 }
 
 #[derive(Debug, Args)]

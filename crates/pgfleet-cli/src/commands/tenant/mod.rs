@@ -2,7 +2,12 @@
 
 mod create;
 mod given;
+mod leave;
+mod mend;
+mod moving;
 mod show;
+
+pub(crate) use leave::duration;
 
 use pgfleet_control::tenants::{Choices, Done, NewString, Tenant, TenantString, string_name};
 
@@ -16,6 +21,11 @@ pub(crate) async fn run(context: &Context, verb: TenantVerb) -> Result<Exit, Com
         TenantVerb::Create(arguments) => create::run(context, arguments).await,
         TenantVerb::List(arguments) => show::list(context, &arguments).await,
         TenantVerb::Templates => show::templates(context).await,
+        TenantVerb::Migrate(arguments) => leave::migrate(context, &arguments).await,
+        TenantVerb::Move(arguments) => moving::run(context, &arguments).await,
+        TenantVerb::Delete(arguments) => leave::delete(context, &arguments).await,
+        TenantVerb::Restore { tenant } => leave::restore(context, &tenant).await,
+        TenantVerb::Mend(arguments) => mend::run(context, &arguments).await,
         TenantVerb::Show { tenant } => show::show(context, &tenant).await,
         TenantVerb::SetConnection(arguments) => set(context, arguments).await,
         TenantVerb::Disable { tenant } => enable(context, &tenant, false).await,
