@@ -223,12 +223,12 @@ impl Solution {
         observer: &Arc<dyn Observer>,
     ) -> Result<Survey, Error> {
         self.services(&ask.services)?;
+        self.refuse_without_database(&ask.tenants).await?;
         let there = unfinished(catalogue).await?;
         if there.is_none() {
             let of_tenants = tenant_services(&self.manifest)
                 .any(|service| ask.services.is_empty() || ask.services.contains(&service.name));
             if !of_tenants || !has_strings(catalogue, &ask.tenants).await? {
-                self.refuse_without_database(&ask.tenants).await?;
                 return Ok(Survey::NoTenants);
             }
         }
@@ -314,10 +314,13 @@ impl Solution {
     }
 
     /// Refuses tenants that do not exist, or whose data is in the services' own databases.
-    async fn refuse_without_database(&self, tenants: &[String]) -> Result<(), Error> {
-        for name in tenants {
-            let tenant = self.tenant(name).await?;
-            if tenant.strings.is_empty() {
+    async fn refuse_without_database(&self, names: &[String]) -> Result<(), Error> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let tenants = self.tenants().await?;
+        for name in names {
+            if crate::tenants::find(&tenants, name)?.strings.is_empty() {
                 let message = format!("tenant {name} has no database of its own");
                 return Err(Error::new(ErrorKind::Configuration, message)
                     .hinted("its data is in the services' own databases: pgfleet migrate"));

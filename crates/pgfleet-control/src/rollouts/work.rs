@@ -174,6 +174,7 @@ impl Solution {
             last_counts: None,
             hurry: true,
             oldest: None,
+            holds: false,
         };
         worker.read_servers(exchange.catalogue()).await?;
         Box::pin(worker.run(exchange)).await
@@ -198,6 +199,8 @@ struct Working {
     hurry: bool,
     /// Since when a result waits to be told.
     oldest: Option<Instant>,
+    /// Whether nothing more is begun before others know that something failed.
+    holds: bool,
 }
 
 /// A round under way: what it has, and what comes of it.
@@ -233,17 +236,22 @@ impl Working {
                 (exchange, told, heard) = async { match round.as_mut() { Some(round) => round.await, None => std::future::pending().await } } => {
                     round = None;
                     let mut exchange = exchange;
-                    match heard {
+                    let gone_on = match heard {
                         Ok(heard) => {
-                            refused = 0;
-                            let over = heard.over;
-                            self.hear(&exchange, heard).await?;
-                            if over && !stops {
-                                Box::pin(self.look_again(&mut exchange)).await?;
+                            let over = heard.over && !stops;
+                            match self.hear(&exchange, heard).await {
+                                Ok(()) if over => Box::pin(self.look_again(&mut exchange)).await,
+                                heard => heard,
                             }
                         }
                         Err(error) => {
                             self.told.take_back(told);
+                            Err(error)
+                        }
+                    };
+                    match gone_on {
+                        Ok(()) => refused = 0,
+                        Err(error) => {
                             refused += 1;
                             Box::pin(self.again(&mut exchange, error, refused)).await?;
                         }
@@ -279,6 +287,9 @@ impl Working {
             for server in self.servers.values_mut() {
                 self.told.back.extend(server.queue.drain(..).map(|claim| claim.position));
             }
+            return;
+        }
+        if self.holds {
             return;
         }
         for server in self.servers.values_mut() {
@@ -323,7 +334,10 @@ impl Working {
             let mean = server.pace.map_or(finished.took, |pace| (pace * 7 + finished.took) / 8);
             server.pace = Some(mean);
         }
-        self.hurry |= finished.outcome == Outcome::Failed;
+        if finished.outcome == Outcome::Failed {
+            self.hurry = true;
+            self.holds = true;
+        }
         self.told.finished.push(finished);
         self.oldest.get_or_insert_with(Instant::now);
     }
@@ -373,6 +387,7 @@ impl Working {
     /// Takes in what a round brought.
     async fn hear(&mut self, exchange: &Exchange, mut heard: Heard) -> Result<(), Error> {
         let now = Instant::now();
+        self.holds = self.told.finished.iter().any(|target| target.outcome == Outcome::Failed);
         if heard.wave != self.wave {
             self.wave = heard.wave;
             for server in self.servers.values_mut() {
@@ -390,19 +405,9 @@ impl Working {
             let progress = Progress { state: heard.state, wave: heard.wave, last_wave, counts, workers: heard.workers };
             (self.go.progress)(&progress);
         }
-        let unknown = |claim: &Claim| claim.kind == TargetKind::Tenant.word() && self.shared.place(claim).is_none();
-        if heard.claims.iter().any(unknown) {
-            // A tenant that came since we looked.
-            self.shared.read_places(exchange.catalogue()).await?;
-        }
-        let seeded: Vec<&str> =
-            heard.claims.iter().filter(|claim| claim.has_values).map(|claim| claim.tenant.as_str()).collect();
-        if !seeded.is_empty() {
-            let keys = self.shared.solution.keys()?;
-            let values = properties::read_all(exchange.catalogue().connection(), &keys, &seeded).await?;
-            for claim in heard.claims.iter_mut().filter(|claim| claim.has_values) {
-                claim.values = values.get(&claim.tenant).cloned().unwrap_or_default();
-            }
+        if let Err(error) = self.complete(exchange, &mut heard.claims).await {
+            self.told.back.extend(heard.claims.iter().map(|claim| claim.position));
+            return Err(error);
         }
         for (name, server) in &mut self.servers {
             server.slots = heard.slots.get(name).copied().unwrap_or_default();
@@ -414,6 +419,25 @@ impl Working {
             let server = self.servers.entry(claim.server.clone()).or_default();
             server.dry = None;
             server.queue.push_back(claim);
+        }
+        Ok(())
+    }
+
+    /// Reads what is needed for the work on what was taken.
+    async fn complete(&self, exchange: &Exchange, claims: &mut [Claim]) -> Result<(), Error> {
+        let unknown = |claim: &Claim| claim.kind == TargetKind::Tenant.word() && self.shared.place(claim).is_none();
+        if claims.iter().any(unknown) {
+            // A tenant that came since we looked.
+            self.shared.read_places(exchange.catalogue()).await?;
+        }
+        let seeded: Vec<&str> =
+            claims.iter().filter(|claim| claim.has_values).map(|claim| claim.tenant.as_str()).collect();
+        if !seeded.is_empty() {
+            let keys = self.shared.solution.keys()?;
+            let values = properties::read_all(exchange.catalogue().connection(), &keys, &seeded).await?;
+            for claim in claims.iter_mut().filter(|claim| claim.has_values) {
+                claim.values = values.get(&claim.tenant).cloned().unwrap_or_default();
+            }
         }
         Ok(())
     }

@@ -10,9 +10,10 @@ use pgfleet_control::rollouts::{Ask, Begun, Ended, Go, Progress, Rollout, Rollou
 use pgfleet_control::solution::Surroundings;
 use pgfleet_control::templates::Shape;
 use pgfleet_control::{Error, Solution};
+use pgfleet_local::testing::OwnServer;
 use pgfleet_postgres::{Connection, Purpose, Type, connect};
 
-use crate::support::{Admin, Town};
+use crate::support::{Admin, Town, open};
 use crate::tenants::silent;
 
 /// The service `trip` has data in tenants' databases, `user` has not.
@@ -36,10 +37,30 @@ impl Fleet {
     pub(crate) async fn with(count: usize, sections: &str) -> Self {
         let town = Town::new(15, Admin::Superuser).await;
         town.manifest(&format!("{SERVICES}{sections}"));
+        let control = town.server.superuser_url(&town.service("control"));
+        Self::of(town, count, &control).await
+    }
+
+    /// Makes one whose control database is on a server of its own.
+    pub(crate) async fn controlled_by(own: &OwnServer, count: usize) -> Self {
+        let town = Town::new(15, Admin::Superuser).await;
+        let anchor = &town.anchor.name;
+        let text = format!(
+            "[solution]\nname = \"{anchor}\"\n[servers.main]\nurl = \"{}\"\n[servers.other]\nurl = \"{}\"\n\
+             [control]\nserver = \"other\"\ndatabase = \"{anchor}_control\"\n{}",
+            town.admin_url(),
+            own.superuser_url("postgres"),
+            SERVICES.replace("{}", anchor)
+        );
+        std::fs::write(town.folder.path().join("pgfleet.toml"), text).unwrap();
+        let control = own.superuser_url(&town.service("control"));
+        Self::of(town, count, &control).await
+    }
+
+    async fn of(town: Town, count: usize, control: &str) -> Self {
         town.provision().await;
         town.migrate().await;
-        let control = town.superuser(&town.service("control")).await;
-        let fleet = Self { town, control };
+        let fleet = Self { town, control: open(control).await };
         fleet.add_tenants(0..count, "main").await;
         fleet
     }
@@ -53,7 +74,7 @@ impl Fleet {
     /// Copies the template for tenants; nobody knows of the databases yet.
     pub(crate) async fn copies(&self, numbers: std::ops::Range<usize>, server: &str) -> Vec<(String, u32)> {
         let solution = self.town.open().await;
-        let control = solution.server("main").admin.clone();
+        let control = solution.server(&solution.manifest.control.server).admin.clone();
         let catalogue = Catalogue::open(&control, &solution.manifest.control.database).await.unwrap();
         let shape = Shape::all(&solution.manifest, &[]).unwrap()[0].1.clone();
         let plans = solution.plans(&[], &silent()).await.unwrap();

@@ -11,6 +11,7 @@ use pgfleet_local::StopMode;
 use pgfleet_local::testing::OwnServer;
 
 use crate::fleet::{Fleet, go, work};
+use crate::support::open;
 use crate::tenants::silent;
 
 /// How many targets are in which state.
@@ -386,4 +387,28 @@ async fn a_server_that_stays_away_counts_as_failing_in_the_end() {
     assert_eq!(wave.load(Ordering::SeqCst), 1);
     let failed = solution.failed_targets(id).await.unwrap();
     assert!(failed[0].error.contains("cannot connect"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_control_database_that_goes_away_stops_nothing_and_loses_nothing() {
+    let mut own = OwnServer::start(|_| {}).await.unwrap();
+    let fleet = Fleet::controlled_by(&own, 12).await;
+    fleet.migration("2_slow.sql", "select pg_sleep(0.1);");
+    let (solution, begun) = fleet.begin(&Ask { canary: Some(0), concurrency: Some(2), ..plain() }).await.unwrap();
+    let runner = work(&solution, begun);
+    while fleet.column("select wave from control.rollouts").await != ["3"] {}
+    own.stop(StopMode::Immediate).unwrap();
+    own.ensure_running().unwrap();
+    let ended = runner.await.unwrap().unwrap();
+    assert_eq!((ended.rollout.state, ended.rollout.counts.failed), (RolloutState::Done, 0), "{ended:?}");
+    assert_eq!(ended.rollout.counts.done, 14);
+    let control = open(&own.superuser_url(&fleet.town.service("control"))).await;
+    let trip = fleet.town.service("trip");
+    // What was finished while nobody could be told is told later.
+    let told =
+        format!("select count(*) from control.rollout_targets where result -> '{trip}' -> 'applied' = '[\"2_slow\"]'");
+    assert_eq!(control.simple(&told).await.unwrap()[0].get(0), Some("13"));
+    for number in 0..12 {
+        assert_eq!(fleet.versions(&format!("t{number:03}")).await, ["1", "2"]);
+    }
 }
