@@ -469,17 +469,17 @@ pub(crate) enum TenantVerb {
         after_help = "Examples:\n  pgfleet tenant set-connection acme dbname=acme\n  pgfleet tenant set-connection acme --service trip - < acme-trip.url\n  pgfleet tenant set-connection acme --service trip --unset\n\nThe string is tried before it is stored. The data is not moved."
     )]
     SetConnection(SetConnection),
+    /// Move a tenant's databases, with what is in them, to another server
+    #[command(
+        after_help = "Examples:\n  pgfleet tenant move acme --server db2\n  pgfleet tenant move acme --server db2 --service billing --keep 30d\n  pgfleet tenant move acme --status\n  pgfleet tenant move acme --back\n  pgfleet tenant move acme --cancel       # as long as nothing leads to the new database\n\nServices refuse the tenant, as one that is not ready, while its data is copied and compared. What stopped\nin the middle is gone on with by the same command."
+    )]
+    Move(TenantMove),
     /// List the closed databases from which tenants' databases are copied
     #[command(after_help = "Example:\n  pgfleet tenant templates")]
     Templates,
     /// Migrate and seed one tenant's databases; a half-made tenant is finished
     #[command(after_help = "Example:\n  pgfleet tenant migrate acme")]
     Migrate(TenantMigrate),
-    /// Move a tenant's databases to another server
-    #[command(
-        after_help = "Examples:\n  pgfleet tenant move acme --server db2\n  pgfleet tenant move acme --back\n  pgfleet tenant move acme --status\n\nServices refuse the tenant, as one that is not ready, while its data is copied and compared. The old database\nis kept closed for a while. A move that was interrupted is gone on with by the same command."
-    )]
-    Move(TenantMove),
     /// Delete a tenant: close its databases, and drop them after a while
     #[command(
         after_help = "Examples:\n  pgfleet tenant delete acme\n  pgfleet tenant delete acme --keep 30d\n  pgfleet tenant delete acme --now --yes\n\nA database that was given by a connection string stays as it is."
@@ -528,7 +528,7 @@ pub(crate) struct TenantMove {
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
     /// How long the old database is kept closed, as 7d or 12h, instead of what `drop_after` says
-    #[arg(long, value_name = "DURATION", value_parser = crate::commands::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) keep: Option<std::time::Duration>,
     /// Take the last move back; what was written since goes along
     #[arg(long)]
@@ -549,7 +549,7 @@ pub(crate) struct TenantDelete {
     #[arg(long, conflicts_with = "keep")]
     pub(crate) now: bool,
     /// How long its databases are kept closed, as 7d or 12h, instead of what `drop_after` says
-    #[arg(long, value_name = "DURATION", value_parser = crate::commands::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) keep: Option<std::time::Duration>,
 }
 
@@ -689,4 +689,9 @@ pub(crate) enum ConnectionVerb {
         #[arg(long)]
         reveal: bool,
     },
+}
+
+/// Reads how long something is kept.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    pgfleet_control::manifest::parse_duration(text).ok_or_else(|| "write 12h, 30d or 1d12h".to_owned())
 }

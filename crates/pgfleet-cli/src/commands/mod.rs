@@ -23,8 +23,6 @@ mod up;
 
 use clap::CommandFactory as _;
 
-pub(crate) use tenant::duration;
-
 use crate::args::{Cli, Command};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};

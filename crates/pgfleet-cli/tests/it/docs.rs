@@ -14,7 +14,7 @@
 //! * `<!-- not run: REASON -->`: a `console` block that cannot be run here.
 //!
 //! `db.example.com:5432` in a page is a server of the test's own, `pooler.example.com:6432` a pooler in
-//! front of it.
+//! front of it, `db2.example.com:5432` a second server.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,6 +26,9 @@ use pgfleet_local::testing::{OwnServer, Pooler};
 
 /// The server's name in the guides.
 const EXAMPLE_SERVER: &str = "db.example.com:5432";
+
+/// The second server's name in the guides.
+const EXAMPLE_SECOND: &str = "db2.example.com:5432";
 
 /// The pooler's name in the guides.
 const EXAMPLE_POOLER: &str = "pooler.example.com:6432";
@@ -150,6 +153,12 @@ impl<'a> Session<'a> {
     /// Puts a pooler in front of the server.
     fn with_pooler(mut self, pooler: &Pooler) -> Self {
         self.places.push((EXAMPLE_POOLER, format!("127.0.0.1:{}", pooler.port())));
+        self
+    }
+
+    /// Has a second server.
+    fn with_second(mut self, second: &OwnServer) -> Self {
+        self.places.push((EXAMPLE_SECOND, format!("127.0.0.1:{}", second.port())));
         self
     }
 
@@ -365,6 +374,16 @@ fn the_guide_about_rollouts_runs_as_written() {
     Session::new(None).page("docs/src/guides/rollouts.md");
 }
 
+#[tokio::test]
+async fn the_guide_about_moving_tenants_runs_as_written() {
+    let (server, second) = (OwnServer::start(|_| {}).await.unwrap(), OwnServer::start(|_| {}).await.unwrap());
+    let role = "create role fleet_admin login createdb createrole password 'not-a-secret'";
+    Session::new(Some(&second)).superuser(role);
+    let session = Session::new(Some(&server)).with_second(&second);
+    session.superuser(role);
+    session.page("docs/src/guides/move-a-tenant.md");
+}
+
 #[test]
 fn the_reference_of_the_manifest_is_the_one_of_the_program() {
     let path = repository().join("docs/src/reference/manifest.md");
@@ -418,6 +437,7 @@ fn the_reference_of_the_command_line_names_every_command_and_flag() {
         "tenant templates",
         "tenant show",
         "tenant set-connection",
+        "tenant move",
         "tenant disable",
         "tenant enable",
         "connection list",

@@ -22,5 +22,6 @@ mod rollout;
 mod run_services;
 mod support;
 mod tenant;
+mod tenant_move;
 mod tenant_service;
 mod verbs;

@@ -35,6 +35,7 @@ pub use model::{
 pub use name::{LONGEST_IDENTIFIER, env_name, short_name};
 pub use reference::reference_markdown;
 pub use settings::{Origin, Row, Settings};
+pub use value::parse_duration;
 
 use layers::Layers;
 

@@ -205,8 +205,8 @@ const LONGEST_PERIOD: Duration = Duration::from_hours(24 * 36_500);
 /// Units from the largest, with their milliseconds.
 const UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Reads `30s`, `500ms`, `1m30s`; a number without a unit is refused, because everybody guesses another one.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads `30s`, `500ms`, `1m30s`, `7d`; a number without a unit is refused, because everybody guesses another one.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest.is_empty() {
         return None;

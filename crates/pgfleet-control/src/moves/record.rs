@@ -100,6 +100,8 @@ pub struct Move {
     pub contents: Option<serde_json::Value>,
     /// How long the old database is kept, in seconds.
     pub keep_seconds: i64,
+    /// Until when the old database is kept, in UTC; none when pgfleet does not drop it, or dropped it.
+    pub keep_until: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
     /// When it began, in UTC.
@@ -112,6 +114,13 @@ impl Move {
     /// Returns `server/database` of where the data was.
     pub fn from(&self) -> String {
         format!("{}/{}", self.from_server, self.from_database)
+    }
+
+    /// Returns how many tables were compared, and how many rows; none before that.
+    pub fn rows(&self) -> Option<(usize, usize)> {
+        let tables = self.contents.as_ref()?.get("tables")?.as_object()?;
+        let rows = tables.values().filter_map(|table| table.get(0)?.as_u64()).sum::<u64>();
+        Some((tables.len(), usize::try_from(rows).unwrap_or(usize::MAX)))
     }
 
     /// Returns `server/database` of where the data goes.
@@ -130,8 +139,11 @@ async fn read(catalogue: &Catalogue, condition: &str, tenant: Option<&str>, id: 
                 "SELECT id, tenant, connections, services, from_server, from_database, from_identifier, from_oid, \
                  from_own, to_server, to_database, to_oid, kept, state, attempt, fenced::text, contents::text, \
                  keep_seconds, error, to_char(started_at AT TIME ZONE 'UTC', {utc}), \
-                 to_char(ended_at AT TIME ZONE 'UTC', {utc}) FROM control.moves \
-                 WHERE ($1::text IS NULL OR tenant = $1) AND ($2 = 0 OR id = $2) AND {condition} ORDER BY id"
+                 to_char(ended_at AT TIME ZONE 'UTC', {utc}), \
+                 (SELECT to_char(d.drop_after AT TIME ZONE 'UTC', {utc}) FROM control.tenant_databases d \
+                  WHERE d.server = from_server AND d.database = from_database AND d.tenant = moves.tenant \
+                    AND d.state = 'closed') FROM control.moves \
+                 WHERE ($1::text IS NULL OR moves.tenant = $1) AND ($2 = 0 OR id = $2) AND {condition} ORDER BY id"
             ),
             &[(&tenant, Type::TEXT), (&id, Type::INT8)],
         )
@@ -162,6 +174,7 @@ async fn read(catalogue: &Catalogue, condition: &str, tenant: Option<&str>, id: 
             error: row.get(18),
             started_at: row.get(19),
             ended_at: row.get(20),
+            keep_until: row.get(21),
         });
     }
     Ok(moves)

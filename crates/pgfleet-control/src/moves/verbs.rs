@@ -77,6 +77,24 @@ impl Solution {
         result
     }
 
+    /// Lists the databases that a move would leave behind and that pgfleet did not make.
+    ///
+    /// # Errors
+    ///
+    /// As [`move_tenant`](Self::move_tenant).
+    pub async fn given_databases(&self, tenant: &str, order: &Order) -> Result<Vec<String>, Error> {
+        let catalogue = self.tenant_catalogue().await?;
+        let mover = Mover { solution: self, catalogue: &catalogue, observer: &Silent };
+        let sources = match catalogue.unfinished_move(tenant).await? {
+            // Who asked for it was asked.
+            Some(_) => Vec::new(),
+            None => Box::pin(mover.sources(tenant, order.service.as_deref())).await?,
+        };
+        catalogue.close().await;
+        let given = sources.iter().filter(|source| !source.own && source.server != order.server);
+        Ok(given.map(|source| format!("{}/{}", source.server, source.database)).collect())
+    }
+
     /// Lists the moves of a tenant, the oldest first; of all tenants when none is named.
     ///
     /// # Errors

@@ -210,7 +210,7 @@ impl Solution {
         admin.execute_all(&format!("ALTER DATABASE {next} ALLOW_CONNECTIONS false IS_TEMPLATE true")).await?;
         let send_away = format!(
             "SELECT pg_catalog.pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity \
-             WHERE datname = {} AND backend_type = 'client backend'",
+             WHERE datname = {} AND usename IS NOT NULL",
             quote_literal(&format!("{name}_next"))
         );
         admin.execute_all(&send_away).await?;

@@ -1,6 +1,6 @@
 //! `pgfleet tenant delete` and `restore`, and `migrate` of one tenant.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pgfleet_control::tenants::Keep;
 
@@ -65,33 +65,4 @@ pub(super) async fn migrate(context: &Context, arguments: &TenantMigrate) -> Res
         solution.start_failed_messages(Some(&arguments.tenant)).await?;
     }
     finish(context, &reports, began.elapsed(), false)
-}
-
-/// Reads a duration of the command line: `30s`, `12h`, `7d`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is no duration; write 30s, 10m, 12h or 7d"))?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(format!("`{text}` has no unit; write 30s, 10m, 12h or 7d")),
-    };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("`{text}` is too long"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_has_a_unit() {
-        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        for wrong in ["7", "d", "1w", "99999999999999999999d", ""] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
 }

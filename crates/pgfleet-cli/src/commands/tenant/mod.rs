@@ -7,8 +7,6 @@ mod mend;
 mod moving;
 mod show;
 
-pub(crate) use leave::duration;
-
 use pgfleet_control::tenants::{Choices, Done, NewString, Tenant, TenantString, string_name};
 
 use self::given::secret;
@@ -20,9 +18,9 @@ pub(crate) async fn run(context: &Context, verb: TenantVerb) -> Result<Exit, Com
     match verb {
         TenantVerb::Create(arguments) => create::run(context, arguments).await,
         TenantVerb::List(arguments) => show::list(context, &arguments).await,
+        TenantVerb::Move(arguments) => moving::run(context, arguments).await,
         TenantVerb::Templates => show::templates(context).await,
         TenantVerb::Migrate(arguments) => leave::migrate(context, &arguments).await,
-        TenantVerb::Move(arguments) => moving::run(context, &arguments).await,
         TenantVerb::Delete(arguments) => leave::delete(context, &arguments).await,
         TenantVerb::Restore { tenant } => leave::restore(context, &tenant).await,
         TenantVerb::Mend(arguments) => mend::run(context, &arguments).await,
