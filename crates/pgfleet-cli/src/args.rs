@@ -466,7 +466,7 @@ pub(crate) enum TenantVerb {
     },
     /// Give a tenant a connection string, or take one away
     #[command(
-        after_help = "Examples:\n  pgfleet tenant set-connection acme dbname=acme\n  pgfleet tenant set-connection acme --service trip - < acme-trip.url\n  pgfleet tenant set-connection acme --service trip --unset\n\nThe string is tried before it is stored. The data is not moved."
+        after_help = "Examples:\n  pgfleet tenant set-connection acme dbname=acme\n  pgfleet tenant set-connection acme --service trip - < acme-trip.url\n  pgfleet tenant set-connection acme --service trip --unset\n\nThe string is tried before it is stored. A database that does not exist is made; then it is migrated and seeded.\nNo data is moved: `pgfleet tenant move` does that."
     )]
     SetConnection(SetConnection),
     /// Move a tenant's databases, with what is in them, to another server
@@ -627,6 +627,9 @@ pub(crate) struct SetConnection {
     /// Take the string away: the next rule decides
     #[arg(long, conflicts_with_all = ["string", "no_check", "shared"])]
     pub(crate) unset: bool,
+    /// Neither make the database when it does not exist, nor migrate and seed it
+    #[arg(long)]
+    pub(crate) no_make: bool,
     #[command(flatten)]
     pub(crate) how: StringChoices,
 }

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Unreachable,
     /// The caller asked to stop.
     Stopped,
+    /// A database is not there.
+    Missing,
 }
 
 impl Error {
@@ -38,6 +40,7 @@ impl Error {
         let kind = match error.kind() {
             // Another address must be given.
             pgfleet_postgres::ErrorKind::Pooler => ErrorKind::Configuration,
+            pgfleet_postgres::ErrorKind::DatabaseMissing => ErrorKind::Missing,
             _ if error.is_unreachable() => ErrorKind::Unreachable,
             _ => ErrorKind::Failed,
         };

@@ -7,12 +7,15 @@ mod mend;
 mod moving;
 mod show;
 
+use pgfleet_control::chain::{ChainEvent, ChainListener, ChainOptions, Until};
 use pgfleet_control::tenants::{Choices, Done, NewString, Tenant, TenantString, string_name};
+use pgfleet_control::{ErrorKind, Solution};
 
 use self::given::secret;
 use crate::args::{SetConnection, StringChoices, TenantVerb};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
+use crate::talk::Talk;
 
 pub(crate) async fn run(context: &Context, verb: TenantVerb) -> Result<Exit, CommandError> {
     match verb {
@@ -42,11 +45,47 @@ async fn set(context: &Context, arguments: SetConnection) -> Result<Exit, Comman
         return report(context, &done, &format!("tenant {tenant}: {name} {said}"));
     };
     let string = NewString { connection: connection.clone(), text: secret(context, &given)? };
-    let done = solution.set_connection(tenant, string, choices(&arguments.how), &context.talk.listener()).await?;
+    let (how, listener) = (choices(&arguments.how), context.talk.listener());
+    let done = match solution.set_connection(tenant, string.clone(), how, &listener).await {
+        // Stored unseen: it is made below, as for a string that nobody tried.
+        Err(error) if error.kind() == ErrorKind::Missing && how.check && !arguments.no_make => {
+            context.talk.say("the database does not exist: it is made");
+            solution.set_connection(tenant, string, Choices { check: false, ..how }, &listener).await?
+        }
+        done => done?,
+    };
     let shown = done.tenant.strings.iter().find(|string| string.connection == connection);
     let shown = shown.map(|string| string.shown.as_str()).unwrap_or_default();
     let said = if done.changed { "is now" } else { "is still" };
-    report(context, &done, &format!("tenant {tenant}: {name} {said} {shown}"))
+    let exit = report(context, &done, &format!("tenant {tenant}: {name} {said} {shown}"))?;
+    if arguments.no_make || arguments.how.no_check {
+        return Ok(exit);
+    }
+    Ok(exit.max(follow(context, &solution, tenant).await?))
+}
+
+/// Has what a string leads to made, migrated and seeded, by the message that the change has written.
+async fn follow(context: &Context, solution: &Solution, tenant: &str) -> Result<Exit, CommandError> {
+    let mut options = ChainOptions::of(solution, Until::Idle);
+    options.surroundings = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    let told = Told(context.talk.clone());
+    let listener = context.talk.listener();
+    let run = solution.run_chain(&options, &context.stop, &told, &listener);
+    Box::pin(run).await?;
+    let failed = solution.failed_messages().await?;
+    let Some(message) = failed.iter().find(|message| message.tenant() == Some(tenant)) else { return Ok(Exit::Done) };
+    Err(CommandError::new(Exit::Failed, format!("cannot bring what the string of {tenant} leads to to the files"))
+        .cause(message.error.clone())
+        .hinted(format!("mend it, then: pgfleet tenant migrate {tenant}; no data was moved: pgfleet tenant move does")))
+}
+
+/// Says what became of messages.
+struct Told(Talk);
+
+impl ChainListener for Told {
+    fn happened(&self, event: &ChainEvent<'_>) {
+        self.0.say(&event.to_string());
+    }
 }
 
 async fn enable(context: &Context, tenant: &str, enabled: bool) -> Result<Exit, CommandError> {
