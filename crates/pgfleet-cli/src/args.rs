@@ -517,7 +517,7 @@ pub(crate) struct TenantMigrate {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["server", "back", "cancel", "status"])]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["server", "back", "cancel", "status"])))]
 pub(crate) struct TenantMove {
     /// The tenant
     pub(crate) tenant: String,

@@ -184,7 +184,7 @@ pub fn rows(cells: &[Cell]) -> BTreeMap<&str, Row> {
     }
     for (service, counts) in versions {
         let mut counts: Vec<(String, usize)> = counts.into_iter().map(|(v, count)| (v.to_owned(), count)).collect();
-        counts.sort_by(|a, b| b.1.cmp(&a.1));
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         rows.entry(service).or_default().versions = counts;
     }
     rows

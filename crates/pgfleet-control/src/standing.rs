@@ -217,7 +217,7 @@ pub(crate) const REACHED: &str = "FROM control.tenants n CROSS JOIN unnest($1::t
         AND s.connection IN ('', w.service) ORDER BY s.connection DESC LIMIT 1) s ON true \
     LEFT JOIN control.targets t ON t.system_identifier = s.system_identifier AND t.system_identifier <> '' \
         AND t.database_oid = s.database_oid AND t.service = w.service \
-    WHERE n.state IN ('active', 'disabled')";
+    WHERE n.state IN ('active', 'disabled') AND NOT n.moving";
 
 impl Solution {
     /// Finds the tenants' databases that are not known to be at these plans, without looking at them: one

@@ -169,7 +169,7 @@ impl Solution {
             .query(
                 "SELECT s.tenant, s.connection, s.key_id, s.sealed, s.server, s.system_identifier, s.database, \
                  coalesce(s.database_oid, 0::oid) FROM control.tenant_strings s \
-                 JOIN control.tenants t ON t.name = s.tenant WHERE t.state = ANY ($1) \
+                 JOIN control.tenants t ON t.name = s.tenant WHERE NOT t.moving AND t.state = ANY ($1) \
                  AND ($2 = '' OR s.tenant = $2) ORDER BY s.tenant, s.connection",
                 &[(&words, Type::TEXT_ARRAY), (&only, Type::TEXT)],
             )
@@ -342,8 +342,8 @@ impl Places {
 mod tests {
     use super::*;
 
-    fn physical(oid: u32) -> Option<Physical> {
-        Some(Physical { system_identifier: "7".to_owned(), database: "acme".to_owned(), oid, server_version: 0 })
+    fn physical() -> Physical {
+        Physical { system_identifier: "7".to_owned(), database: "acme".to_owned(), oid: 5, server_version: 0 }
     }
 
     #[test]
@@ -351,8 +351,8 @@ mod tests {
         let at = |text: &str| Address::parse(text).unwrap();
         let mut places = Places::default();
         let by = || Way::By("x".to_owned().into());
-        places.add("main", &at("postgres://a@db/acme"), "acme", "trip", physical(5), by());
-        places.add("db.local:5432", &at("postgres://a@db.local/acme"), "acme", "user", physical(5), by());
+        places.add("main", &at("postgres://a@db/acme"), "acme", "trip", Some(physical()), by());
+        places.add("db.local:5432", &at("postgres://a@db.local/acme"), "acme", "user", Some(physical()), by());
         places.add("main", &at("postgres://a@db/acme"), "bolt", "trip", None, by());
         places.add("main", &at("postgres://a@db/bolt"), "bolt", "user", None, by());
         let shown: Vec<_> = places.list.iter().map(|t| (t.database.as_str(), t.services.clone())).collect();

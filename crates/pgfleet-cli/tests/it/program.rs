@@ -256,7 +256,7 @@ async fn a_program_that_cannot_be_used_is_named_with_what_it_said() {
         .says("it said: usage: trip-service --port PORT")
         .says("`Service::builder(…).start()` the first thing");
     case.mode("other protocol");
-    case.pgfleet("migrate").exits(3).says("it speaks protocol 99, and this pgfleet 1");
+    case.pgfleet("migrate").exits(3).says("it speaks protocol 99, and this pgfleet 2");
     case.mode("");
     case.solution.folder.set("FIXTURE_SERVICE", "taxi");
     case.pgfleet("migrate").exits(3).says("it is another service's").says("says that it is taxi");

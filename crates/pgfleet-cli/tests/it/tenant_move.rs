@@ -6,7 +6,8 @@ use crate::support::Solution;
 
 #[tokio::test]
 async fn a_tenant_is_moved_shown_and_moved_back() {
-    let solution = Solution::new().await;
+    let mut solution = Solution::new().await;
+    solution.folder.set("PGFLEET_CONTROL__SERVER", "main");
     let trip = solution.name("trip");
     let second = TestServer::shared_version(18).await.superuser_url("postgres");
     solution.manifest(&format!(

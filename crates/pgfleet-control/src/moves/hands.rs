@@ -31,7 +31,7 @@ impl Hands {
         Fence { admin: &self.from, database: &work.from_database, oid: work.from_oid }
     }
 
-    pub(super) fn new<'a>(&'a self, work: &'a Move) -> Fence<'a> {
+    pub(super) fn at_new<'a>(&'a self, work: &'a Move) -> Fence<'a> {
         Fence { admin: &self.to, database: &work.to_database, oid: work.to_oid.unwrap_or_default() }
     }
 
@@ -154,8 +154,8 @@ pub(super) async fn shut(hands: &Hands, work: &Move) -> Result<(), Error> {
     if there.is_none() || there != work.to_oid {
         return Ok(());
     }
-    hands.new(work).close().await?;
+    hands.at_new(work).close().await?;
     let sql = format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", quote_ident(&work.to_database));
     hands.to.execute_all(&sql).await.map_err(|error| failed(&error))?;
-    hands.new(work).send_away().await
+    hands.at_new(work).send_away().await
 }

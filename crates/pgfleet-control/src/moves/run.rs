@@ -153,7 +153,7 @@ impl Mover<'_> {
         match work.kept {
             Some(kept) => {
                 let before = self.catalogue.one_move(kept).await?.fenced;
-                hands.new(work).open(&fence::read(before.as_ref())).await?;
+                hands.at_new(work).open(&fence::read(before.as_ref())).await?;
             }
             None => self.open_destination(work, &hands.to).await?,
         }
@@ -178,7 +178,7 @@ impl Mover<'_> {
                 )
             })?;
             // Nobody could come in but the administrator, and that is how it stays until the switch.
-            return hands.new(work).close().await;
+            return hands.at_new(work).close().await;
         }
         let sessions = (&hands.source, &hands.to);
         let servers = (work.from_server.as_str(), work.to_server.as_str());

@@ -214,7 +214,7 @@ impl Exchange {
             let sql =
                 "SELECT state, count(*), max(wave) FROM control.rollout_targets WHERE rollout = $1 GROUP BY state";
             let (mut counts, mut last) = (Counts::default(), 0);
-            for row in connection.query(sql, &[rollout.clone()]).await? {
+            for row in connection.query(sql, std::slice::from_ref(&rollout)).await? {
                 counts.add(row.get(0), row.get(1));
                 last = row.get::<_, i32>(2).max(last);
             }
@@ -225,13 +225,13 @@ impl Exchange {
             "SELECT worker, slots::text FROM control.rollout_workers WHERE rollout = $1 ORDER BY since, worker";
         let ((), _, _, _, (), _, workers, rows, counts) = tokio::try_join!(
             async { connection.execute_all("BEGIN").await.map_err(|error| failed(&error)) },
-            async { connection.query(lock, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
+            async { connection.query(lock, std::slice::from_ref(&rollout)).await.map_err(|error| failed(&error)) },
             self.write_finished(&told.finished),
             self.write_back(&told.back),
             self.write_standings(&told.finished),
-            async { connection.execute(&reap, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
-            async { connection.query(workers, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
-            async { connection.query(read, &[rollout.clone()]).await.map_err(|error| failed(&error)) },
+            async { connection.execute(&reap, std::slice::from_ref(&rollout)).await.map_err(|error| failed(&error)) },
+            async { connection.query(workers, std::slice::from_ref(&rollout)).await.map_err(|error| failed(&error)) },
+            async { connection.query(read, std::slice::from_ref(&rollout)).await.map_err(|error| failed(&error)) },
             async { counts.await.map_err(|error| failed(&error)) },
         )?;
         let slots = |text: &str| serde_json::from_str::<BTreeMap<String, u32>>(text).unwrap_or_default();

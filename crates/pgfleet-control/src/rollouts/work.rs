@@ -217,17 +217,18 @@ impl Working {
                 break;
             }
             let stops = self.stops();
-            if round.is_none() && self.wait() == Duration::ZERO {
-                if let Some(exchange) = idle.take() {
-                    let told = self.tell();
-                    round = Some(
-                        async move {
-                            let heard = exchange.round(&told).await;
-                            (exchange, told, heard)
-                        }
-                        .boxed(),
-                    );
-                }
+            if round.is_none()
+                && self.wait() == Duration::ZERO
+                && let Some(exchange) = idle.take()
+            {
+                let told = self.tell();
+                round = Some(
+                    async move {
+                        let heard = exchange.round(&told).await;
+                        (exchange, told, heard)
+                    }
+                    .boxed(),
+                );
             }
             let wait = self.wait();
             let in_round = round.is_some();

@@ -49,7 +49,7 @@ impl Solution {
         let print = plans.prints().of(shape.services().iter().map(String::as_str)).ok_or_else(|| {
             Error::new(ErrorKind::Configuration, format!("there is no plan for all services of {}", shape.name()))
         })?;
-        let failed = |error: &pgfleet_postgres::Error| self.template_error(server, shape, error);
+        let failed = |error: &pgfleet_postgres::Error| template_error(server, shape, error);
         let admin = &self.server(server).admin;
         let connection = connect(admin, &purpose()).await.map_err(|error| failed(&error))?;
         let result = async {
@@ -63,7 +63,7 @@ impl Solution {
                 if let Some(found) = present(catalogue, &connection, server, shape, &print).await? {
                     return Ok(found);
                 }
-                self.make(catalogue, &connection, server, shape, plans, &print, observer).await
+                self.make(catalogue, &connection, (server, shape), plans, &print, observer).await
             };
             let made = Box::pin(made).await;
             let unlock = format!("SELECT pg_catalog.pg_advisory_unlock({MAKING}, {key})");
@@ -76,22 +76,17 @@ impl Solution {
         result
     }
 
-    fn template_error(&self, server: &str, shape: &Shape, error: &pgfleet_postgres::Error) -> Error {
-        Error::postgres(format!("cannot make the template of {} on server {server}", shape.name()), error)
-    }
-
     /// Makes the next template and has it take the place of the one that is there; the lock is held.
     async fn make(
         &self,
         catalogue: &Catalogue,
         admin: &Connection,
-        server: &str,
-        shape: &Shape,
+        (server, shape): (&str, &Shape),
         plans: &Plans,
         print: &str,
         observer: &Arc<dyn Observer>,
     ) -> Result<Template, Error> {
-        let failed = |error: &pgfleet_postgres::Error| self.template_error(server, shape, error);
+        let failed = |error: &pgfleet_postgres::Error| template_error(server, shape, error);
         let name = database_name(&self.manifest.solution.name, shape);
         let (next, old) = (format!("{name}_next"), format!("{name}_old"));
         // What a process left that died here.
@@ -153,7 +148,7 @@ impl Solution {
         (next, source): (&str, Option<&str>),
         observer: &Arc<dyn Observer>,
     ) -> Result<(), Error> {
-        let failed = |error: &pgfleet_postgres::Error| self.template_error(server, shape, error);
+        let failed = |error: &pgfleet_postgres::Error| template_error(server, shape, error);
         let services = shape.of_manifest(&self.manifest)?;
         let desired = desired_tenant_database(&self.manifest, &services, next);
         let owned = owner(&desired).map(|owner| format!(" OWNER {}", quote_ident(owner))).unwrap_or_default();
@@ -235,6 +230,10 @@ impl Solution {
             }
         }
     }
+}
+
+fn template_error(server: &str, shape: &Shape, error: &pgfleet_postgres::Error) -> Error {
+    Error::postgres(format!("cannot make the template of {} on server {server}", shape.name()), error)
 }
 
 /// Finds a template that is at head and whose database is still the one that was made.

@@ -82,10 +82,7 @@ impl Solution {
     ) -> Result<Vec<Result<Done, Error>>, Error> {
         let needs_copies = tenants.iter().any(|tenant| self.shapes_of(tenant).is_ok_and(|shapes| !shapes.is_empty()));
         let (bench, workshop) = futures_util::future::try_join(Bench::open(self, needs_copies), async {
-            match needs_copies {
-                true => Workshop::of(self, observer).await.map(Some),
-                false => Ok(None),
-            }
+            if needs_copies { Workshop::of(self, observer).await.map(Some) } else { Ok(None) }
         })
         .await?;
         let next = AtomicUsize::new(0);

@@ -129,9 +129,12 @@ pub(super) fn difference<'a>(
     stored: &BTreeMap<String, String>,
 ) -> Option<&'a str> {
     let same = |name: &str, value: &SecretString| {
-        stored.get(name).is_some_and(|stored| match is_password(name) {
-            true => vault::is_argon2id_of(stored, value.expose_secret()),
-            false => stored == value.expose_secret(),
+        stored.get(name).is_some_and(|stored| {
+            if is_password(name) {
+                vault::is_argon2id_of(stored, value.expose_secret())
+            } else {
+                stored == value.expose_secret()
+            }
         })
     };
     given.iter().find(|(name, value)| !same(name, value)).map(|(name, _)| name.as_str())

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::life::{Bench, Half, Workshop};
 use super::read::UTC;
-use super::verbs::{execute, lock};
+use super::verbs::{execute, lock, touch};
 use super::{Done, OwnDatabase, Tenant, TenantState, properties};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
@@ -106,7 +106,7 @@ impl Solution {
                 note_error(&bench.catalogue, name, error).await;
             }
             match closed? {
-                Closed::Closed(after) => {
+                Closed::Shut(after) => {
                     removed.closed.push(format!("{} on {}", own.database, own.server));
                     removed.drop_after = after;
                 }
@@ -144,6 +144,8 @@ impl Solution {
         let work = async {
             lock(connection).await?;
             let mut tenant = self.read_tenant(connection, name).await?;
+            // Refuses one that is being moved.
+            touch(connection, name).await?;
             let mut left: Vec<String> = tenant
                 .strings
                 .iter()
@@ -231,7 +233,7 @@ impl Solution {
             .await
             .map_err(|error| Error::postgres("cannot change the tenants", &error))?;
         bench.catalogue.forget_standings(&own.server, &own.database).await?;
-        Ok(Closed::Closed(rows.first().and_then(|row| row.get(0))))
+        Ok(Closed::Shut(rows.first().and_then(|row| row.get(0))))
     }
 
     /// Returns whether a database is the one that was made for a tenant of this solution.
@@ -426,7 +428,7 @@ impl Solution {
 #[derive(Debug)]
 pub(super) enum Closed {
     /// Nobody can connect; dropped after this time.
-    Closed(Option<String>),
+    Shut(Option<String>),
     /// There is none.
     NotThere,
     /// It is somebody else's, with its comment.

@@ -316,7 +316,7 @@ pub(crate) async fn lock(connection: &Connection) -> Result<(), Error> {
 }
 
 /// Marks a tenant as changed; it may have gone since it was read, or be moved now.
-async fn touch(connection: &Connection, tenant: &str) -> Result<(), Error> {
+pub(super) async fn touch(connection: &Connection, tenant: &str) -> Result<(), Error> {
     let sql = "UPDATE control.tenants SET updated_at = now() WHERE name = $1 RETURNING moving";
     let rows = connection
         .query(sql, &[(&tenant, Type::TEXT)])

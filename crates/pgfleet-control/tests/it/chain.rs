@@ -388,7 +388,7 @@ async fn of_a_target_s_messages_one_is_out_at_a_time_in_their_order() {
     assert_eq!((&first[0].message, first[0].attempt), (&drafts[0].message, 1));
     assert!(two.receive(10).await.unwrap().is_empty());
     // One that failed keeps those behind it waiting.
-    assert!(one.retry(&first[0], Duration::from_secs(600), "no").await.unwrap());
+    assert!(one.retry(&first[0], Duration::from_mins(10), "no").await.unwrap());
     assert!(two.receive(10).await.unwrap().is_empty());
     chained.control().await.execute_all("update control.messages set not_before = now()").await.unwrap();
     let again = two.receive(1).await.unwrap();
@@ -625,7 +625,7 @@ async fn a_chain_that_is_stopped_gives_back_what_it_has() {
 
 /// Asks again and again until something holds.
 async fn until_async(mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + Duration::from_mins(1);
     while !holds().await {
         assert!(std::time::Instant::now() < deadline, "waited in vain");
         tokio::time::sleep(Duration::from_millis(10)).await;

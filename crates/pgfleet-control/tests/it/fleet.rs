@@ -196,7 +196,7 @@ pub(crate) fn go(solution: &Solution) -> Go {
         observer: silent(),
         progress: Arc::new(|_: &Progress| {}),
         properties: BTreeMap::new(),
-        patience: Duration::from_secs(60),
+        patience: Duration::from_mins(1),
     }
 }
 

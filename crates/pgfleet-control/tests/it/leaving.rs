@@ -52,7 +52,7 @@ async fn leave_and_come_back(major: u32, admin: Admin) {
     assert_eq!(names, ["acme", "mine"], "nothing was lost, and it is at head");
     session.close().await;
     // For good.
-    solution.delete_tenant("acme", Keep::For(Duration::from_secs(3600))).await.unwrap();
+    solution.delete_tenant("acme", Keep::For(Duration::from_hours(1))).await.unwrap();
     let removed = solution.delete_tenant("acme", Keep::Not).await.unwrap();
     assert_eq!((removed.dropped.len(), removed.gone), (1, true), "{removed:?}");
     assert!(door(&town, &acme).await.is_empty());
@@ -78,12 +78,12 @@ async fn leave_and_come_back(major: u32, admin: Admin) {
 
 #[tokio::test]
 async fn a_tenant_leaves_and_comes_back() {
-    leave_and_come_back(15, Admin::Superuser).await;
+    Box::pin(leave_and_come_back(15, Admin::Superuser)).await;
 }
 
 #[tokio::test]
 async fn a_tenant_leaves_and_comes_back_without_a_superuser() {
-    leave_and_come_back(18, Admin::Creator).await;
+    Box::pin(leave_and_come_back(18, Admin::Creator)).await;
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ async fn whoever_dies_leaves_a_tenant_that_is_gone_on_with() {
             create(&solution, own("pace")).await.unwrap();
             whole = began.elapsed();
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "{name} took too long");
+        assert!(began.elapsed() < Duration::from_mins(1), "{name} took too long");
     }
 }
 

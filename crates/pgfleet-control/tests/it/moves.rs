@@ -251,12 +251,12 @@ async fn with_all_kinds(admin: Admin, services: &str) {
 
 #[tokio::test]
 async fn a_database_is_moved_with_all_that_is_in_it() {
-    with_all_kinds(Admin::Superuser, TWO).await;
+    Box::pin(with_all_kinds(Admin::Superuser, TWO)).await;
 }
 
 #[tokio::test]
 async fn a_move_needs_no_superuser() {
-    with_all_kinds(Admin::Creator, ONE).await;
+    Box::pin(with_all_kinds(Admin::Creator, ONE)).await;
 }
 
 #[tokio::test]
@@ -360,12 +360,12 @@ async fn dying(rounds: std::ops::Range<u32>) {
 
 #[tokio::test]
 async fn a_process_that_dies_early_leaves_one_open_database() {
-    dying(0..8).await;
+    Box::pin(dying(0..8)).await;
 }
 
 #[tokio::test]
 async fn a_process_that_dies_late_leaves_one_open_database() {
-    dying(8..16).await;
+    Box::pin(dying(8..16)).await;
 }
 
 /// Changes something at the moment at which a step is over.
@@ -450,7 +450,8 @@ async fn the_way_back_without_writes_is_the_old_database() {
     assert_eq!(column(&pair.town.superuser("postgres").await, &oid).await, before, "nothing was copied");
     let mut now: Vec<char> = column(&pair.town.superuser("postgres").await, &rights).await[0].chars().collect();
     let mut then: Vec<char> = acl[0].chars().collect();
-    (now.sort_unstable(), then.sort_unstable());
+    now.sort_unstable();
+    then.sort_unstable();
     assert_eq!(now, then, "its rights are those of before");
     pair.as_app(&solution).await.unwrap().execute_all("insert into trips.things (name) values ('b')").await.unwrap();
     // Of a newer server an older one cannot take what was written there.

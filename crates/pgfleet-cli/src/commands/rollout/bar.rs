@@ -20,7 +20,7 @@ const NAMED: usize = 4;
 pub(super) struct Bar {
     talk: Talk,
     id: i64,
-    bar: ProgressBar,
+    shown: ProgressBar,
     seen: Mutex<Seen>,
 }
 
@@ -46,7 +46,7 @@ impl Bar {
         bar.set_prefix(format!("rollout {id}"));
         bar.enable_steady_tick(Duration::from_millis(250));
         let seen = Seen { running: Vec::new(), began: Instant::now(), over: None, told: None, text: String::new() };
-        Self { talk, id, bar, seen: Mutex::new(seen) }
+        Self { talk, id, shown: bar, seen: Mutex::new(seen) }
     }
 
     /// Takes in how far the rollout is.
@@ -70,10 +70,10 @@ impl Bar {
             parts.push(format!("{} left", human(Duration::from_secs_f64(left / rate))));
         }
         seen.text = parts.join(", ");
-        self.bar.set_length(counts.total().unsigned_abs());
-        self.bar.set_position(counts.ended().unsigned_abs());
+        self.shown.set_length(counts.total().unsigned_abs());
+        self.shown.set_position(counts.ended().unsigned_abs());
         let due = seen.told.is_none_or(|(told, wave)| told.elapsed() >= EACH || wave != now.wave);
-        if self.bar.is_hidden() && due && now.state == RolloutState::Running {
+        if self.shown.is_hidden() && due && now.state == RolloutState::Running {
             seen.told = Some((Instant::now(), now.wave));
             self.talk.say(&format!(
                 "rollout {}: {} of {}, {}",
@@ -89,7 +89,7 @@ impl Bar {
 
     /// Removes the bar.
     pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.shown.finish_and_clear();
     }
 
     fn message(&self) {
@@ -98,11 +98,11 @@ impl Bar {
         if !seen.running.is_empty() {
             text.push_str(&format!("; {}", seen.running.join(", ")));
         }
-        self.bar.set_message(text);
+        self.shown.set_message(text);
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| self.talk.say(text));
+        self.shown.suspend(|| self.talk.say(text));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::talk::counted;
 const NAMED: usize = 20;
 
 /// What was found of tenants' databases.
+#[expect(clippy::large_enum_variant, reason = "there is one of them")]
 pub(crate) enum Tenants {
     /// There are none.
     None,

@@ -17,7 +17,7 @@ use crate::error::{CommandError, Exit};
 use crate::talk::human;
 
 /// How long a server may be away before that counts as failing.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How many failed databases are named; `rollout show` has more.
 const NAMED: usize = 20;

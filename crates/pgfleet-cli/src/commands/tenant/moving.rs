@@ -75,9 +75,10 @@ fn said(work: &Move) -> String {
     let rows = work
         .rows()
         .map(|(tables, rows)| format!(": {} in {}, the same in both", counted(rows, "row"), counted(tables, "table")));
-    let kept = match work.from_own {
-        true => format!("; {from} is closed and kept until {}", work.keep_until.as_deref().unwrap_or("dropped")),
-        false => String::new(),
+    let kept = if work.from_own {
+        format!("; {from} is closed and kept until {}", work.keep_until.as_deref().unwrap_or("dropped"))
+    } else {
+        String::new()
     };
     format!("moved tenant {tenant} from {from} to {to}{}{kept}", rows.unwrap_or_default())
 }

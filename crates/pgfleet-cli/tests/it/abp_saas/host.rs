@@ -22,7 +22,7 @@ async fn the_host_side() {
     let abp = Abp::up().await;
     every_database_has_its_tables_and_a_second_run_does_nothing(&abp).await;
     the_host_has_its_administrator_permissions_languages_and_clients(&abp).await;
-    only_the_declared_pairs_are_open(&abp).await;
+    only_the_declared_pairs_are_open(&abp);
     the_tables_follow_the_conventions(&abp).await;
     a_way_back_and_forth_keeps_the_products(&abp).await;
 }
@@ -153,7 +153,7 @@ async fn the_host_has_its_administrator_permissions_languages_and_clients(abp: &
     assert_eq!(abp.column("identity", admin).await, ["admin admin@abp-saas.example {admin}"]);
 }
 
-async fn only_the_declared_pairs_are_open(abp: &Abp) {
+fn only_the_declared_pairs_are_open(abp: &Abp) {
     let proof = abp.pgfleet("isolation verify --json").exits(0).json();
     let pairs = proof["pairs"].as_array().unwrap();
     let of = |verdict: &str| {

@@ -125,6 +125,7 @@ drop_after = "30d"
 canary = ["acme"]
 verify_after = "1h"
 always_seed = true
+after_connection_string_updated = "true"
 
 [rollouts]
 concurrency = 2
