@@ -6,7 +6,7 @@
 //! another.
 //!
 //! A string that somebody gave is handed on as it is. One of a database that pgfleet made is written out
-//! for each service: see [`expand`].
+//! for each service: see `expand`.
 
 mod expand;
 

@@ -8,15 +8,15 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`plan`] | which targets there are, in which waves |
-//! | [`begin`] | making a rollout, or finding the one to go on with |
-//! | [`look`] | what is pending, without changing anything |
-//! | [`round`] | one exchange with the control database: results for targets |
-//! | [`target`] | the work on one target |
-//! | [`work`] | a worker |
-//! | [`revert`] | taking back what a rollout did |
-//! | [`verbs`] | pausing, resuming, retrying, cancelling |
-//! | [`read`] | what the rows say |
+//! | `plan` | which targets there are, in which waves |
+//! | `begin` | making a rollout, or finding the one to go on with |
+//! | `look` | what is pending, without changing anything |
+//! | `round` | one exchange with the control database: results for targets |
+//! | `target` | the work on one target |
+//! | `work` | a worker |
+//! | `revert` | taking back what a rollout did |
+//! | `verbs` | pausing, resuming, retrying, cancelling |
+//! | `read` | what the rows say |
 
 mod begin;
 mod look;
