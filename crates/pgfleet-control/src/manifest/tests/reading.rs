@@ -206,7 +206,7 @@ fn every_key_can_be_written() {
     }
     let notes: Vec<_> = unused.iter().map(ToString::to_string).collect();
     assert!(
-        notes.contains(&"pgfleet.toml:115:1: `backup.keep_days` has no effect in this version".into()),
+        notes.contains(&"pgfleet.toml:116:1: `backup.keep_days` has no effect in this version".into()),
         "{notes:#?}"
     );
     assert!(!notes.iter().any(|note| note.contains("uses") || note.contains("migrations.")), "{notes:#?}");
