@@ -81,6 +81,11 @@ impl TestServer {
         };
         let databases = Databases::new(open, true);
         let server = Self { shared: Arc::new(Shared { running, password, databases }) };
+        // From now on this process is known to be alive here, too: what a test makes here under a name from another
+        // server is not swept away under it.
+        if let Err(error) = server.databases().name().await {
+            panic!("the test server does not answer: {}", describe(&error));
+        }
         servers.insert(major, server.clone());
         server
     }
