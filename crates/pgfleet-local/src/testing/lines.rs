@@ -2,7 +2,7 @@
 //!
 //! One of them, the guard, holds an advisory lock on a number that this process drew and that stands in the names of
 //! its databases. Whoever sweeps asks the server for that lock: nobody holds it, so the process is gone, whichever
-//! machine it ran on.
+//! machine it ran on. So what may cost a session its connection is never run on the guard: it would cost the databases.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -81,6 +81,22 @@ impl Lines {
         let client = self.open(true).await?;
         self.idle().guarded = true;
         Ok(line(client, true))
+    }
+
+    /// Takes a connection that is not the guard, for what is done to databases that others may be doing something to.
+    pub(super) async fn apart(&self) -> Result<Line<'_>> {
+        let Ok(permit) = self.permits.acquire().await else { unreachable!("the semaphore is never closed") };
+        let line = |client| Line { client: Some((client, false)), lines: self, _permit: permit };
+        if let Some(client) = self.pop_apart() {
+            return Ok(line(client));
+        }
+        Ok(line(self.open(false).await?))
+    }
+
+    fn pop_apart(&self) -> Option<Client> {
+        let mut idle = self.idle();
+        let at = idle.clients.iter().position(|(client, guard)| !guard && !client.is_closed())?;
+        Some(idle.clients.swap_remove(at).0)
     }
 
     /// An idle connection that is alive; none while there is no guard.

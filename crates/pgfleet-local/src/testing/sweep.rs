@@ -13,7 +13,7 @@ const SWEEPING: i32 = 0x7067_7473;
 
 /// Removes what is left over, as far as the role may.
 pub(super) async fn sweep(inner: &Inner) {
-    let Ok(line) = inner.lines.take().await else { return };
+    let Ok(line) = inner.lines.apart().await else { return };
     let locked = line.rows("sweep", &format!("SELECT pg_try_advisory_lock({SWEEPING}, 0)")).await;
     if !locked.is_ok_and(|rows| is_true(rows.first())) {
         return;

@@ -150,3 +150,75 @@ async fn the_use_of_a_large_template_is_noted_and_its_size_stays() {
     assert_eq!(kitchen.made(), 1);
     kitchen.clean_up().await;
 }
+
+/// Whether somebody holds the lock that says that the process in that name lives.
+async fn is_alive(admin: &Client, name: &str) -> bool {
+    let key = u32::from_str_radix(name.split('_').nth(2).unwrap(), 16).unwrap();
+    let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885828208 AND objid = $1";
+    admin.query_one(sql, &[&key]).await.unwrap().get::<_, i64>(0) > 0
+}
+
+/// Makes a database of a process that is gone, which the server calls invalid: so it is while it is dropped, and when
+/// that was interrupted.
+async fn half_dropped(admin: &Client) -> String {
+    let name = format!("pgt_1_{:08x}_0_{:04x}", rand::random::<u32>(), rand::random::<u16>());
+    admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
+    let marks = format!(
+        "COMMENT ON DATABASE {name} IS 'pgfleet test database'; \
+         UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{name}'"
+    );
+    admin.batch_execute(&marks).await.unwrap();
+    name
+}
+
+async fn is_there(admin: &Client, name: &str) -> bool {
+    let sql = "SELECT FROM pg_database WHERE datname = $1";
+    admin.query_opt(sql, &[&name]).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn removing_what_another_one_is_removing_does_not_cost_the_process_its_lock() {
+    let kitchen = Kitchen::new().await;
+    let (admin, others) = (kitchen.admin().await, kitchen.others());
+    let ours = others.empty().await.unwrap();
+    let half = half_dropped(&admin).await;
+    others.remove(&half).await;
+    assert!(!is_there(&admin, &half).await);
+    assert!(is_alive(&admin, &ours).await && is_there(&admin, &ours).await);
+    others.remove(&ours).await;
+}
+
+#[tokio::test]
+async fn a_sweep_beside_others_that_drop_what_it_sweeps_leaves_what_is_alive() {
+    let kitchen = Kitchen::new().await;
+    let admin = kitchen.admin().await;
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        left.push(half_dropped(&admin).await);
+    }
+    // Each of them sweeps once, as a process does, unless another one is at it.
+    let mut alive = Vec::new();
+    let begin = std::time::Instant::now();
+    while !left.is_empty() {
+        assert!(begin.elapsed() < std::time::Duration::from_mins(1), "never swept: {left:?}");
+        let others = kitchen.others();
+        let name = others.empty().await.unwrap();
+        alive.push((others, name));
+        let last = left.last().unwrap().clone();
+        let round = std::time::Instant::now();
+        while round.elapsed() < std::time::Duration::from_secs(2) && is_there(&admin, &last).await {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let mut still = Vec::new();
+        for name in left {
+            if is_there(&admin, &name).await {
+                still.push(name);
+            }
+        }
+        left = still;
+    }
+    for (others, name) in alive {
+        assert!(is_alive(&admin, &name).await && is_there(&admin, &name).await, "{name} was swept away");
+        others.remove(&name).await;
+    }
+}
