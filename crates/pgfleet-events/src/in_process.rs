@@ -148,6 +148,11 @@ impl Subscriber for Member {
                 if !delivered.is_empty() || left.is_zero() {
                     return Ok(delivered);
                 }
+                if max == 0 {
+                    // Nothing can come back while this waits: whoever has all of it is the caller.
+                    tokio::time::sleep(left).await;
+                    return Ok(delivered);
+                }
                 // Deadlines that pass and delays that end wake nobody.
                 self.inner.queues.wait(group, left.min(Duration::from_millis(20))).await?;
             }
@@ -187,5 +192,46 @@ impl Drop for Member {
         let mut ended = std::pin::pin!(ended);
         let answered = ended.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
         debug_assert!(answered.is_ready(), "a store in memory does not wait");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Json, Moment};
+
+    fn message() -> Message {
+        Message {
+            id: Uuid::now_v7(),
+            topic: "booked".into(),
+            kind: "Booked".into(),
+            source: "trip".into(),
+            time: Moment::now(),
+            key: None,
+            data: Json::trusted("null"),
+            meta: crate::Meta::default(),
+        }
+    }
+
+    /// On one thread: whoever waits must let others work meanwhile.
+    #[tokio::test]
+    async fn a_member_with_all_that_it_may_have_waits_and_holds_nobody_up() {
+        let bus = InProcess::new();
+        let subscription = Subscription { prefetch: 1, ..Subscription::new("told", ["booked"]) };
+        let mut member = bus.subscribe(subscription).await.unwrap();
+        bus.publish(&[message(), message()]).await.unwrap();
+        let first = member.receive(10, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(first.len(), 1);
+        let others = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            "others work"
+        };
+        tokio::select! {
+            biased;
+            received = member.receive(10, Duration::from_mins(1)) => panic!("it waits no longer: {received:?}"),
+            said = others => assert_eq!(said, "others work"),
+        }
+        member.acknowledge(&first).await.unwrap();
+        assert_eq!(member.receive(10, Duration::from_secs(5)).await.unwrap().len(), 1);
     }
 }
