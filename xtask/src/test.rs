@@ -12,7 +12,7 @@ pub(crate) fn has_nextest() -> bool {
 
 pub(crate) fn run(args: &[String], keep_servers: bool) -> Result<()> {
     // Tests are never skipped for want of a server, so it has to be there before they are built.
-    system::ensure(&[Need::Server, Need::FetchedServer, Need::Pooler])?;
+    system::ensure(&[Need::Server, Need::FetchedServer, Need::Pooler, Need::Brokers])?;
     let tested = tests(args);
     // After failures too: a server must not outlive the run because a test did not pass.
     let stopped = if keep_servers { Ok(()) } else { stop_servers() };

@@ -21,6 +21,10 @@ const SOCKET_PREFIX: &str = ".s.PGSQL.";
 
 const POLL: Duration = Duration::from_millis(10);
 
+/// How long after an immediate stop children that still live are killed: a second more than the server waits with it. It does
+/// so once, and a child that it made afterwards, for a client that connected and says nothing, would hold it up for a minute.
+const KILL_AFTER: Duration = Duration::from_secs(6);
+
 /// How long a stop may take.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 
@@ -98,6 +102,12 @@ impl Postmaster {
         }
         let begin = Instant::now();
         while look_at(self.pid, &self.data_dir, &self.data_dir) == Process::Ours {
+            if mode == StopMode::Immediate && begin.elapsed() > KILL_AFTER {
+                for child in server_processes(&self.data_dir).filter(|pid| *pid != self.pid) {
+                    // It may have ended by itself.
+                    let _ = kill(nix_pid(child), Signal::SIGKILL);
+                }
+            }
             if begin.elapsed() > STOP_LIMIT {
                 return Err(Kind::NotStopped { pid: self.pid, seconds: STOP_LIMIT.as_secs() }.into());
             }
@@ -207,9 +217,13 @@ fn program_of(pid: u32) -> Option<String> {
 
 /// True while some `postgres` process works in the data directory (where the system shows it).
 fn has_server_process(data_dir: &Path) -> bool {
-    let Ok(entries) = fs::read_dir("/proc") else { return false };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).any(|pid| {
-        program_of(pid).is_some_and(|name| name == "postgres")
+    server_processes(data_dir).next().is_some()
+}
+
+fn server_processes(data_dir: &Path) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(move |pid| {
+        program_of(*pid).is_some_and(|name| name == "postgres")
             && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data_dir)
     })
 }

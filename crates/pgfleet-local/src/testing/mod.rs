@@ -20,6 +20,7 @@
 //! Functions of [`TestServer`] panic with the reason instead of returning errors: a test cannot go on without
 //! its server.
 
+mod brokers;
 mod comment;
 mod database;
 mod databases;
@@ -35,6 +36,7 @@ mod template;
 #[cfg(feature = "testing-tls")]
 mod tls;
 
+pub use brokers::Broker;
 pub use database::TestDatabase;
 pub use databases::Databases;
 pub use own::OwnServer;

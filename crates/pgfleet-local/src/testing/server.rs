@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use tokio_postgres::{Client, NoTls};
 
+use super::brokers;
 use super::database::TestDatabase;
 use super::database_error;
 use super::databases::Databases;
@@ -145,12 +146,12 @@ impl TestServer {
         self.databases().name().await.unwrap_or_else(|error| panic!("no name for a database: {}", describe(&error)))
     }
 
-    /// Stops the shared servers of this machine user, all versions; returns how many ran.
+    /// Stops the shared servers of this machine user, all versions, and the brokers; returns how many ran.
     ///
     /// # Errors
     /// When one of them cannot be stopped.
     pub fn stop_all() -> std::result::Result<usize, Error> {
-        stop_below(&base_dir())
+        Ok(stop_below(&base_dir())? + brokers::stop_all()?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests that run real servers.
 #![cfg(feature = "testing")]
 
+mod brokers;
 mod cluster;
 mod crash;
 mod databases;
