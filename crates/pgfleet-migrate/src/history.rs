@@ -31,6 +31,13 @@ impl HistoryTable {
         Self { schema: SCHEMA.to_owned(), table, set: set.to_owned() }
     }
 
+    /// Returns the history of a module whose tables are beside a service's own:
+    /// `pgfleet.<service>_<module>_migrations`. Several services may have the module in one database, each its own.
+    pub fn of_module(service: &str, module: &str) -> Self {
+        let table = pgfleet_postgres::name::short_name(&format!("{service}_{module}"), "_migrations");
+        Self { schema: SCHEMA.to_owned(), table, set: module.to_owned() }
+    }
+
     /// Returns a history at a place of the user's choice.
     pub fn at(set: &str, schema: &str, table: &str) -> Self {
         Self { schema: schema.to_owned(), table: table.to_owned(), set: set.to_owned() }
@@ -381,10 +388,11 @@ impl HistoryTable {
     /// Returns the statements that forget a reverted migration and keep the deed in `attempts`.
     ///
     /// Four statements in the down's own transaction: the history says what is, `attempts` what was
-    /// done, and the seeds run again, since what they wrote may be gone with a table.
+    /// done, and seeds and repeatables run again, since what they wrote or made may be gone with a table.
     pub(crate) fn revert_sql(&self, version: &str, description: &str, who: &Who, run: &str) -> String {
         format!(
-            "DELETE FROM {} WHERE version = {}; DELETE FROM {}; {}; {}",
+            "DELETE FROM {} WHERE version = {} OR pg_catalog.starts_with(version::text, 'R__'); DELETE FROM {}; \
+             {}; {}",
             self.quoted(),
             quote_literal(version),
             self.seeds_quoted(),

@@ -221,6 +221,22 @@ impl Router {
         self.with_strings(|strings| Ok(self.0.rules.resolve(name, strings)?.place.clone()))
     }
 
+    /// Lists the databases in which the service has its tenants' data beside its own, each once, with the first by name of
+    /// the tenants who are there; as far as tenants are known, and without those that may not be served.
+    pub fn elsewhere(&self) -> Vec<(Arc<str>, Arc<Place>)> {
+        let main = self.0.rules.main();
+        let mut places: Vec<(Arc<str>, Arc<Place>)> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for tenant in self.0.tenants.names() {
+            let tenant: Arc<str> = tenant.into();
+            let Ok(place) = Scope::tenant(tenant.clone()).run_sync(|| self.resolve(None)) else { continue };
+            if !Arc::ptr_eq(&place, main) && seen.insert(place.address().to_string()) {
+                places.push((tenant, place));
+            }
+        }
+        places
+    }
+
     /// Says likewise which rules were looked at and which one won.
     ///
     /// # Errors

@@ -56,6 +56,14 @@ impl<P> Tenants<P> {
         self.read(|known| known?.get(name).cloned())
     }
 
+    /// Returns the names of all of them, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.read(|known| known.map(|known| known.keys().map(ToString::to_string).collect())).unwrap_or_default();
+        names.sort_unstable();
+        names
+    }
+
     /// Returns a tenant that may be served.
     ///
     /// # Errors

@@ -1,0 +1,84 @@
+//! The statements, with the schema's name in them.
+
+use pgfleet_postgres::{quote_ident, quote_literal};
+
+/// What is said of a message, as [`rows`](super::rows) reads it.
+const MESSAGE: &str = "enqueued_at, id, priority, type, data, key, correlation_id, causation_id, traceparent, tracestate, \
+                       tenant, headers";
+
+#[derive(Debug)]
+pub(super) struct Sql {
+    pub(super) open: String,
+    pub(super) put: String,
+    pub(super) put_plain: String,
+    pub(super) take: String,
+    pub(super) done: String,
+    pub(super) failed: String,
+    pub(super) extend: String,
+    pub(super) peek: String,
+    pub(super) in_flight: String,
+    pub(super) dead_letters: String,
+    pub(super) redrive: String,
+    pub(super) purge: String,
+    pub(super) info: String,
+    pub(super) sweep: String,
+    pub(super) clean: String,
+    pub(super) seal: String,
+    pub(super) last: String,
+    pub(super) rotate_events: String,
+    pub(super) rotate_claims: String,
+}
+
+impl Sql {
+    pub(super) fn new(schema: &str) -> Self {
+        let s = quote_ident(schema);
+        let sequence = |name: &str| quote_literal(&format!("{s}.{name}"));
+        let (slot, seq) = (sequence("queue_slot"), sequence("queue_seq"));
+        Self {
+            open: format!("SELECT queue_id, lanes, key_lanes, priorities FROM {s}.queue_open($1, $2, $3, $4)"),
+            put: format!("SELECT {s}.queue_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"),
+            // The two levels fix the order: the transaction's id before the numbers. Where something is configured that
+            // is to be looked at, nothing is put in.
+            put_plain: format!(
+                "INSERT INTO {s}.queue_events (queue_id, slot, attempt, lane, xid, seq, id, type, data) \
+                 SELECT $1, coalesce(pg_sequence_last_value({slot}), 0)::int2, 1::int2, $2, x, n, id, type, data FROM ( \
+                 SELECT x, id, type, data, nextval({seq}) AS n FROM ( \
+                 SELECT pg_current_xact_id() AS x, id, type, data FROM unnest($4::uuid[], $5::text[], $6::jsonb[]) AS u (id, type, data) \
+                 WHERE (SELECT NOT EXISTS (SELECT FROM {s}.stream_configurations k \
+                 WHERE k.kind = 'queue' AND k.name = $3 AND (k.closed OR k.max_length > 0))) OFFSET 0) AS a OFFSET 0) AS b"
+            ),
+            take: format!(
+                "SELECT claim_id, token, messages, deadline, seq, attempt, {MESSAGE} FROM {s}.queue_take($1, $2, $3, $4, $5)"
+            ),
+            done: format!("SELECT claim_id, seq FROM {s}.queue_done($1, $2, $3, $4, $5)"),
+            failed: format!("SELECT {s}.queue_failed($1, $2, $3, $4, $5, $6)"),
+            extend: format!("SELECT claim_id, token FROM {s}.queue_extend($1, $2, $3, $4)"),
+            peek: format!(
+                "SELECT 0::bigint, 0, 1, clock_timestamp(), seq, attempt, {MESSAGE} FROM ( \
+                 SELECT r.*, 0 AS part FROM {s}.queue_ready r WHERE r.queue_id = $1 \
+                 UNION ALL SELECT e.*, -1 FROM {s}.queue_cursors c, unnest(c.passed) AS u (p), {s}.queue_events e \
+                 WHERE c.queue_id = $1 AND e.queue_id = $1 AND e.lane IN (c.lane, c.lane + 64) AND e.seq = u.p) AS m \
+                 ORDER BY priority DESC, part, seq LIMIT $2"
+            ),
+            in_flight: format!(
+                "SELECT e.id, o.consumer, o.claimed_at, o.deadline, CASE WHEN o.key_hash IS NULL THEN e.attempt ELSE o.attempt END \
+                 FROM {s}.queue_open_claims o JOIN {s}.queue_events e ON e.queue_id = o.queue_id \
+                 AND e.lane IN (o.lane, o.lane + 64) AND e.seq = o.seq \
+                 WHERE o.queue_id = $1 AND o.consumer IS NOT NULL ORDER BY o.deadline, o.claim_id, o.seq LIMIT $2"
+            ),
+            dead_letters: format!(
+                "SELECT 0::bigint, 0, 1, dead_at, seq, attempt, {MESSAGE}, reason FROM {s}.dead_letter_queue \
+                 WHERE queue_id = $1 ORDER BY dead_at, enqueued_at, id LIMIT $2"
+            ),
+            redrive: format!("SELECT {s}.queue_redrive($1, $2, $3)"),
+            purge: format!("SELECT {s}.queue_purge($1, $2)"),
+            info: format!("SELECT name, ready, delayed, in_flight, dead, oldest, redelivered FROM {s}.queue_info($1)"),
+            sweep: format!("SELECT swept, upto, due_in, is_full FROM {s}.queue_sweep($1, $2, $3)"),
+            clean: format!("SELECT {s}.queue_clean()"),
+            seal: format!("SELECT {s}.queue_seal()"),
+            last: format!("SELECT coalesce(pg_sequence_last_value({seq}), 0)"),
+            rotate_events: format!("SELECT {s}.queue_rotate_events($1)"),
+            rotate_claims: format!("SELECT {s}.queue_rotate_claims($1)"),
+        }
+    }
+}

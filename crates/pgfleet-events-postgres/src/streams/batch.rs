@@ -1,0 +1,197 @@
+//! Appends as the server is given them: one call, whatever is appended to how many streams.
+
+use pgfleet_events::{Append, Appended, Error, ErrorKind, Expected, Filter};
+use pgfleet_postgres::pool::Pooled;
+
+use crate::error::failed;
+use crate::wire::{Id, Jsonb};
+
+/// A stream whose name is longer cannot be indexed.
+const LONGEST: usize = 1_000;
+
+/// What the server answers for a stream that is archived, and for one whose lock somebody holds.
+const ARCHIVED: i64 = i64::MIN;
+const BUSY: i64 = i64::MIN + 1;
+
+/// What became of the append to one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Appended behind this version.
+    Behind(u64),
+    /// The stream has this version.
+    Wrong(u64),
+    Archived,
+    /// Somebody holds its lock, and was not waited for.
+    Busy,
+}
+
+impl Outcome {
+    fn of(code: i64) -> Self {
+        match code {
+            ARCHIVED => Self::Archived,
+            BUSY => Self::Busy,
+            0.. => Self::Behind(code.unsigned_abs()),
+            _ => Self::Wrong((-1 - code).unsigned_abs()),
+        }
+    }
+
+    /// What the caller of one append is told.
+    pub(super) fn answer(self, append: &Append) -> Result<Appended, Error> {
+        match self {
+            Self::Behind(version) => Ok(Appended { first: version + 1, last: version + append.events.len() as u64 }),
+            Self::Wrong(actual) => Err(Error::wrong_version(&append.stream, append.expected, actual)),
+            Self::Archived => Err(archived(&append.stream)),
+            Self::Busy => {
+                Err(Error::new(ErrorKind::Unavailable, format!("stream {} is being appended to", append.stream)))
+            }
+        }
+    }
+}
+
+pub(super) fn archived(stream: &str) -> Error {
+    Error::new(ErrorKind::Refused, format!("stream {stream} is archived"))
+        .with_hint("open it again before appending to it")
+}
+
+/// Checks what can be checked here.
+pub(super) fn check(append: &Append) -> Result<(), Error> {
+    check_name(&append.stream)?;
+    if append.events.is_empty() {
+        return Err(Error::invalid(format!("nothing is to be appended to stream {}", append.stream)));
+    }
+    if let Some(event) = append.events.iter().find(|event| event.kind.is_empty() || event.kind.contains('\0')) {
+        return Err(Error::invalid(format!("event {} has no usable type", event.id)));
+    }
+    Ok(())
+}
+
+pub(super) fn check_name(stream: &str) -> Result<(), Error> {
+    if stream.is_empty() || stream.len() > LONGEST || stream.contains('\0') {
+        return Err(Error::invalid(format!("a stream's name has 1 to {LONGEST} bytes, none of them zero")));
+    }
+    Ok(())
+}
+
+/// The hash of a stream's name of which [`Filter::part_of`] takes the upper bits: an event's column `part`.
+pub(crate) fn hash_of(stream: &str) -> i32 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in stream.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let upper = u32::try_from(hash >> 32).unwrap_or(0);
+    debug_assert_eq!(
+        u32::try_from((u64::from(upper) * 7) >> 32).unwrap_or(0),
+        Filter::part_of(stream, 7),
+        "the hash is that of the filter"
+    );
+    upper.cast_signed()
+}
+
+/// Runs appends in one statement. `whole`: all or nothing; `wait`: for whoever holds the lock of a stream.
+pub(super) async fn run(
+    db: &Pooled,
+    sql: &str,
+    appends: &[&Append],
+    whole: bool,
+    wait: bool,
+) -> Result<Vec<Outcome>, Error> {
+    let count = appends.iter().map(|append| append.events.len()).sum();
+    let names: Vec<&str> = appends.iter().map(|append| &*append.stream).collect();
+    let parts: Vec<i32> = names.iter().map(|name| hash_of(name)).collect();
+    let mut expected = Vec::with_capacity(appends.len());
+    let (mut of, mut step) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut ids, mut kinds) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut data = Vec::with_capacity(count);
+    let mut said = Said::default();
+    for (index, append) in appends.iter().enumerate() {
+        expected.push(match append.expected {
+            Expected::Any => -1,
+            Expected::NoStream => 0,
+            Expected::Exact(version) => i64::try_from(version).unwrap_or(i64::MAX),
+        });
+        for (place, event) in append.events.iter().enumerate() {
+            of.push(i32::try_from(index + 1).unwrap_or(i32::MAX));
+            step.push(i32::try_from(place + 1).unwrap_or(i32::MAX));
+            ids.push(Id(event.id));
+            kinds.push(&*event.kind);
+            data.push(Jsonb(event.data.as_str()));
+            let meta = &event.meta;
+            said.correlation.push(meta.correlation_id.as_deref());
+            said.causation.push(meta.causation_id.as_deref());
+            said.traceparent.push(meta.traceparent.as_deref());
+            said.tracestate.push(meta.tracestate.as_deref());
+            said.tenant.push(meta.tenant.as_deref());
+            let headers = (!meta.headers.is_empty()).then(|| serde_json::to_string(&meta.headers));
+            said.headers.push(headers.transpose().map_err(|error| Error::invalid("unusable headers").because(error))?);
+        }
+    }
+    let headers = some(said.headers.into_iter().map(|headers| headers.map(Jsonb)).collect());
+    let row = db
+        .query_one(
+            sql,
+            &[
+                &names,
+                &parts,
+                &expected,
+                &whole,
+                &wait,
+                &of,
+                &step,
+                &ids,
+                &kinds,
+                &data,
+                &some(said.correlation),
+                &some(said.causation),
+                &some(said.traceparent),
+                &some(said.tracestate),
+                &some(said.tenant),
+                &headers,
+            ],
+        )
+        .await
+        .map_err(|error| failed("events could not be appended", error))?;
+    let codes: Vec<i64> = row.get(0);
+    Ok(codes.into_iter().map(Outcome::of).collect())
+}
+
+/// What is said about the events, by column.
+#[derive(Default)]
+struct Said<'a> {
+    correlation: Vec<Option<&'a str>>,
+    causation: Vec<Option<&'a str>>,
+    traceparent: Vec<Option<&'a str>>,
+    tracestate: Vec<Option<&'a str>>,
+    tenant: Vec<Option<&'a str>>,
+    headers: Vec<Option<String>>,
+}
+
+/// A column in which nothing is said is not sent.
+fn some<T>(values: Vec<Option<T>>) -> Option<Vec<Option<T>>> {
+    values.iter().any(Option::is_some).then_some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_the_filter() {
+        for name in (0..2_000).map(|number| format!("order-{number}")).chain([String::new(), "ä".to_owned()]) {
+            for parts in [1, 2, 3, 16, 1_000, u32::MAX] {
+                let hash = u64::from(hash_of(&name).cast_unsigned());
+                assert_eq!((hash * u64::from(parts)) >> 32, u64::from(Filter::part_of(&name, parts)));
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_told_apart() {
+        assert_eq!(Outcome::of(0), Outcome::Behind(0));
+        assert_eq!(Outcome::of(-1), Outcome::Wrong(0));
+        assert_eq!(Outcome::of(-6), Outcome::Wrong(5));
+        assert_eq!(Outcome::of(i64::MIN), Outcome::Archived);
+        assert_eq!(Outcome::of(i64::MIN + 1), Outcome::Busy);
+    }
+}

@@ -1,0 +1,82 @@
+//! The statements, with the schema's name in them.
+
+use pgfleet_postgres::quote_ident;
+
+use super::read::CONDITIONS;
+use super::{rows, tick};
+
+#[derive(Debug)]
+pub(crate) struct Sql {
+    pub(super) append: String,
+    pub(super) read_forward: String,
+    pub(super) read_backward: String,
+    pub(super) main: String,
+    pub(super) late: String,
+    pub(super) ticks_from: String,
+    pub(super) next_ticks: String,
+    pub(super) make_tick: String,
+    pub(super) last_tick: String,
+    pub(super) tick_at: String,
+    pub(super) info: String,
+    pub(super) list: String,
+    pub(super) remove: String,
+    pub(super) archive: String,
+}
+
+impl Sql {
+    pub(super) fn new(schema: &str) -> Self {
+        let s = quote_ident(schema);
+        let (ticks, events) = (tick::COLUMNS, rows::COLUMNS);
+        // The first tick that holds an event: none before it does.
+        let tick_of = format!(
+            "(SELECT t.tick FROM {s}.ticks t WHERE t.epoch = (SELECT max(c.epoch) FROM {s}.cluster c WHERE c.floor < e.seq) \
+             AND t.hi_next > e.xid AND t.hi_seq >= e.seq AND (t.cut IS NULL OR t.cut >= e.seq) \
+             AND pg_visible_in_snapshot(e.xid, t.hi) ORDER BY t.hi_next, t.tick LIMIT 1)"
+        );
+        // Kept as a condition by itself: nothing else finds the ends of a stream in two looks at its index.
+        let info = format!(
+            "SELECT f.stream, f.version, l.version, f.at, l.at, \
+             coalesce((SELECT k.archived FROM {s}.stream_states k WHERE k.stream = f.stream), false)"
+        );
+        let ends = |name: &str| {
+            format!(
+                "(SELECT e.stream, e.version, e.at FROM {s}.events e WHERE e.stream = {name} ORDER BY e.version LIMIT 1) f, \
+                 LATERAL (SELECT e.version, e.at FROM {s}.events e WHERE e.stream = {name} ORDER BY e.version DESC LIMIT 1) l"
+            )
+        };
+        Self {
+            append: format!("SELECT {s}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"),
+            read_forward: format!(
+                "SELECT {events}, {tick_of} FROM {s}.events e WHERE e.stream = $1 AND e.version >= $2 \
+                 ORDER BY e.version LIMIT $3"
+            ),
+            read_backward: format!(
+                "SELECT {events}, {tick_of} FROM {s}.events e WHERE e.stream = $1 AND e.version <= $2 \
+                 ORDER BY e.version DESC LIMIT $3"
+            ),
+            main: format!(
+                "SELECT {events} FROM {s}.events e WHERE e.seq > $1 AND e.seq <= $2 \
+                 AND pg_visible_in_snapshot(e.xid, $3) AND (e.seq > $4 OR NOT pg_visible_in_snapshot(e.xid, $5))\
+                 {CONDITIONS} ORDER BY e.seq LIMIT $6"
+            ),
+            late: format!("SELECT {events} FROM {s}.events e WHERE e.seq = ANY ($1){CONDITIONS}"),
+            ticks_from: format!("SELECT {ticks} FROM {s}.ticks WHERE tick >= $1 ORDER BY tick LIMIT $2"),
+            next_ticks: format!("SELECT {ticks} FROM {s}.next_ticks($1, $2, $3)"),
+            make_tick: format!("SELECT {ticks} FROM {s}.make_tick($1)"),
+            last_tick: format!("SELECT {ticks} FROM {s}.ticks ORDER BY tick DESC LIMIT 1"),
+            tick_at: format!("SELECT min(tick) FROM {s}.ticks WHERE at >= $1"),
+            info: format!("{info} FROM {}", ends("$1")),
+            list: format!(
+                "WITH RECURSIVE names AS ( \
+                 (SELECT e.stream FROM {s}.events e WHERE e.stream > $2 AND e.stream >= $1 ORDER BY e.stream LIMIT 1) \
+                 UNION ALL SELECT (SELECT e.stream FROM {s}.events e WHERE e.stream > n.stream ORDER BY e.stream LIMIT 1) \
+                 FROM names n WHERE starts_with(n.stream, $1)), \
+                 page AS (SELECT stream FROM names WHERE starts_with(stream, $1) LIMIT $3) \
+                 {info} FROM page, LATERAL {} ORDER BY 1",
+                ends("page.stream")
+            ),
+            remove: format!("SELECT {s}.remove_events($1, $2, $3)"),
+            archive: format!("SELECT {s}.archive_stream($1, $2)"),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Against a real server.
+
+mod config;
+mod conformance;
+mod consumers;
+mod crash;
+mod gaps;
+mod inbox;
+mod moves;
+mod outbox;
+mod place;
+mod projections;
+mod queues;
+mod streams;
+mod support;
+mod transactions;

@@ -1,0 +1,166 @@
+//! What a queue does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgfleet_events::{Enqueued, ErrorKind, Meta, Nack, QueueStore as _, Redrive, Settled};
+use pgfleet_local::testing::TestServer;
+
+use super::place::{LONG, Place, item, number, numbers, receipts, take};
+
+#[tokio::test]
+async fn a_message_is_handed_out_once_and_is_gone_when_done() {
+    for server in [TestServer::shared().await, TestServer::shared_version(18).await] {
+        let place = Place::on(&server).await;
+        let store = &place.store;
+        let meta = Meta {
+            correlation_id: Some("c".into()),
+            causation_id: Some("d".into()),
+            traceparent: Some("00-1-2-01".into()),
+            tracestate: Some("a=b".into()),
+            tenant: Some("t_1".into()),
+            headers: BTreeMap::from([("h".to_owned(), "1".to_owned())]),
+        };
+        let mut told = item(1);
+        told.meta = meta.clone();
+        let put = store.enqueue("q", vec![told]).await.unwrap();
+        let put = [put, store.enqueue("q", vec![item(2)]).await.unwrap()].concat();
+        assert_eq!(numbers(&store.peek("q", 10).await.unwrap()).len(), 2);
+        let mut taken = store.dequeue("q", "c1", 10, LONG).await.unwrap();
+        assert!(store.dequeue("q", "c2", 10, LONG).await.unwrap().is_empty());
+        taken.sort_by_key(number);
+        assert_eq!(numbers(&taken), [1, 2]);
+        assert_eq!(put, [Enqueued::New(taken[0].id), Enqueued::New(taken[1].id)]);
+        assert_eq!((&taken[0].meta, taken[0].attempt, &*taken[0].kind), (&meta, 1, "Numbered"));
+        let held = store.in_flight("q", 10).await.unwrap();
+        assert_eq!((held.len(), &*held[0].consumer), (2, "c1"));
+        let info = store.info("q").await.unwrap().unwrap();
+        assert_eq!((info.ready, info.in_flight, info.dead), (0, 2, 0));
+        let settled = store.acknowledge(&receipts(&taken)).await.unwrap();
+        assert_eq!(settled, Settled { done: 2, fenced: 0 });
+        let settled = store.acknowledge(&receipts(&taken)).await.unwrap();
+        assert_eq!(settled, Settled { done: 0, fenced: 2 });
+        assert!(store.in_flight("q", 10).await.unwrap().is_empty());
+        assert_eq!(store.list().await.unwrap().len(), 1);
+        assert!(store.info("other").await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_can_be_done_in_parts_and_the_rest_comes_again() {
+    let place = Place::new().await;
+    let store = &place.store;
+    store.enqueue("q", (0..10).map(item).collect()).await.unwrap();
+    let taken = store.dequeue("q", "c", 10, Duration::from_millis(1500)).await.unwrap();
+    assert_eq!(numbers(&taken), (0..10).collect::<Vec<_>>());
+    let all = receipts(&taken);
+    assert_eq!(store.acknowledge(&all[..3]).await.unwrap().done, 3);
+    assert_eq!(store.acknowledge(&all[2..5]).await.unwrap(), Settled { done: 2, fenced: 1 });
+    assert_eq!(store.negative_acknowledge(&all[5..6], &Nack::dead("no")).await.unwrap().done, 1);
+    let extended = store.extend(&all[6], LONG).await.unwrap();
+    assert!(store.extend(&all[6], LONG).await.unwrap_err().is_fenced());
+    assert_eq!(store.acknowledge(&all[..7]).await.unwrap(), Settled { done: 0, fenced: 7 });
+    // 7, 8 and 9 come again, and only those.
+    let mut again = Vec::new();
+    while again.len() < 3 {
+        let taken = take(store, "q", 10, LONG).await;
+        assert!(taken.iter().all(|delivery| delivery.attempt == 2));
+        again.extend(numbers(&taken));
+    }
+    again.sort_unstable();
+    assert_eq!(again, [7, 8, 9]);
+    // Too late.
+    assert_eq!(store.acknowledge(&all[7..]).await.unwrap(), Settled { done: 0, fenced: 3 });
+    assert_eq!(store.negative_acknowledge(&all[7..], &Nack::requeue("x")).await.unwrap().done, 0);
+    assert_eq!(store.in_flight("q", 10).await.unwrap().len(), 4);
+    assert_eq!(store.acknowledge(&[extended]).await.unwrap().done, 1);
+    assert_eq!(store.info("q").await.unwrap().unwrap().redelivered, 3);
+    assert_eq!(&*store.dead_letters("q", 10).await.unwrap()[0].reason, "no");
+}
+
+#[tokio::test]
+async fn a_whole_acknowledgement_after_a_part_ends_the_rest() {
+    let place = Place::new().await;
+    let store = &place.store;
+    store.enqueue("q", (0..3).map(item).collect()).await.unwrap();
+    let all = receipts(&store.dequeue("q", "c", 10, LONG).await.unwrap());
+    assert_eq!(store.acknowledge(&all[..1]).await.unwrap().done, 1);
+    assert_eq!(store.acknowledge(&all).await.unwrap(), Settled { done: 2, fenced: 1 });
+    assert!(store.in_flight("q", 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_fails_as_often_as_allowed_is_a_dead_letter_and_can_be_put_back() {
+    let place = Place::new().await;
+    let store = &place.store;
+    place.configure("q", 2, true, 0).await;
+    store.enqueue("q", vec![item(1)]).await.unwrap();
+    for attempt in 1..=2 {
+        let taken = take(store, "q", 10, LONG).await;
+        assert_eq!(taken[0].attempt, attempt);
+        assert_eq!(store.negative_acknowledge(&receipts(&taken), &Nack::requeue("broken")).await.unwrap().done, 1);
+    }
+    assert!(store.dequeue("q", "c", 1, LONG).await.unwrap().is_empty());
+    let dead = store.dead_letters("q", 10).await.unwrap();
+    assert_eq!((&*dead[0].reason, dead[0].attempts), ("broken", 2));
+    assert_eq!(store.redrive("q", &Redrive::Ids(vec![dead[0].id])).await.unwrap(), 1);
+    let taken = take(store, "q", 10, LONG).await;
+    assert_eq!((taken[0].attempt, taken[0].id), (1, dead[0].id));
+    store.negative_acknowledge(&receipts(&taken), &Nack::dead("again")).await.unwrap();
+    assert_eq!(store.purge("q", true).await.unwrap(), 1);
+    assert_eq!(store.info("q").await.unwrap().unwrap().dead, 0);
+}
+
+#[tokio::test]
+async fn delays_priorities_dedup_and_limits_hold() {
+    let place = Place::new().await;
+    let store = &place.store;
+    let delay = Duration::from_millis(300);
+    let began = std::time::Instant::now();
+    store.enqueue("q", vec![item(1).delay(delay), item(2), item(3).priority(5), item(4).priority(-1)]).await.unwrap();
+    assert_eq!(numbers(&store.dequeue("q", "c", 10, LONG).await.unwrap()), [3, 2, 4]);
+    assert_eq!(store.info("q").await.unwrap().unwrap().delayed, 1);
+    assert_eq!(numbers(&take(store, "q", 10, LONG).await), [1]);
+    assert!(began.elapsed() >= delay);
+
+    let twice = || item(1).dedup_id("a");
+    let put = store.enqueue("d", vec![twice(), twice(), item(2)]).await.unwrap();
+    assert!(matches!(put[..], [Enqueued::New(_), Enqueued::Duplicate, Enqueued::New(_)]));
+    let tries = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.enqueue("d", vec![item(9).dedup_id("b")]).await.unwrap()[0] })
+    });
+    let mut new = 0;
+    for task in tries.collect::<Vec<_>>() {
+        new += usize::from(task.await.unwrap() != Enqueued::Duplicate);
+    }
+    assert_eq!(new, 1, "of those who put in the same id at once one did");
+
+    place.configure("full", 5, true, 2).await;
+    store.enqueue("full", vec![item(1), item(2)]).await.unwrap();
+    let refused = store.enqueue("full", vec![item(3)]).await.unwrap_err();
+    assert!(refused.kind() == ErrorKind::Refused && refused.is_retryable());
+    let taken = take(store, "full", 10, LONG).await;
+    store.negative_acknowledge(&receipts(&taken), &Nack::later(LONG, "later")).await.unwrap();
+    assert_eq!(store.info("full").await.unwrap().unwrap().delayed, 2);
+    assert_eq!(store.purge("full", false).await.unwrap(), 2);
+    store.enqueue("full", vec![item(3), item(4)]).await.unwrap();
+    assert_eq!(store.purge("full", false).await.unwrap(), 2);
+    assert!(store.dequeue("full", "c", 10, LONG).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_is_there_when_the_callers_transaction_has_committed() {
+    let place = Place::new().await;
+    let store = &place.store;
+    let transaction = place.pool.begin().await.unwrap();
+    store.enqueue_in(&transaction, "q", vec![item(1)]).await.unwrap();
+    assert!(store.dequeue("q", "c", 10, LONG).await.unwrap().is_empty());
+    transaction.commit().await.unwrap();
+    assert_eq!(numbers(&take(store, "q", 10, LONG).await), [1]);
+    let transaction = place.pool.begin().await.unwrap();
+    store.enqueue_in(&transaction, "q", vec![item(2)]).await.unwrap();
+    transaction.rollback().await.unwrap();
+    store.enqueue("q", vec![item(3)]).await.unwrap();
+    assert_eq!(numbers(&take(store, "q", 10, LONG).await), [3]);
+}
