@@ -6,6 +6,7 @@
 //! with the same index, and the same durability.
 
 mod connections;
+mod events;
 mod example;
 mod fleet;
 mod limit;
@@ -38,6 +39,7 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["migrate", rest @ ..] => migrate(&Options::parse(rest)?),
         ["connections", rest @ ..] => connections::measure(&connections::Options::parse(rest)?),
+        ["events", rest @ ..] => events::measure(&events::Options::parse(rest)?),
         ["tenants", rest @ ..] => tenants::measure(&tenants::Options::parse(rest)?),
         // Somebody's turn in section (e) of `connections`.
         ["memory", whose, url] => connections::memory::show(whose, url),
@@ -53,9 +55,10 @@ fn main() -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: pgfleet-bench migrate {} | connections {} | tenants {} | stop-test-servers",
+            "usage: pgfleet-bench migrate {} | connections {} | events {} | tenants {} | stop-test-servers",
             options::USAGE,
             connections::USAGE,
+            events::USAGE,
             tenants::USAGE
         ),
     }

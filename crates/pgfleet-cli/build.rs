@@ -8,8 +8,9 @@ fn main() {
     // Not the whole of an example: it has the state of whoever tries it in place.
     for sets in ["masar/services", "abp-saas/services", "abp-saas/modules"] {
         for set in fs::read_dir(Path::new("../../examples").join(sets)).into_iter().flatten().flatten() {
-            for folder in ["migrations", "seeds"] {
-                println!("cargo:rerun-if-changed={}", set.path().join(folder).display());
+            // One that does not exist would count as changed each time.
+            for folder in ["migrations", "seeds"].map(|folder| set.path().join(folder)).iter().filter(|f| f.is_dir()) {
+                println!("cargo:rerun-if-changed={}", folder.display());
             }
         }
     }

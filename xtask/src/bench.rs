@@ -18,12 +18,17 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
             let bench = run::build("pgfleet-bench", &["--release"])?;
             run::visibly(run::command(bench)?.arg("connections").args(options))
         }
+        ["events", options @ ..] => {
+            system::ensure(&[Need::Server, Need::Brokers])?;
+            let bench = run::build("pgfleet-bench", &["--release"])?;
+            run::visibly(run::command(bench)?.arg("events").arg("--pgmq").arg(crate::pgmq::schema()?).args(options))
+        }
         ["tenants", options @ ..] => {
             system::ensure(&[Need::Server, Need::Libpq])?;
             let program = run::build("pgfleet", &["--release"])?;
             let bench = run::build("pgfleet-bench", &["--release"])?;
             run::visibly(run::command(bench)?.arg("tenants").arg("--pgfleet").arg(program).args(options))
         }
-        _ => bail!("there is no benchmark `{}`; there are: migrate, connections, tenants", args.join(" ")),
+        _ => bail!("there is no benchmark `{}`; there are: migrate, connections, events, tenants", args.join(" ")),
     }
 }

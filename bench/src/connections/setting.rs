@@ -13,7 +13,7 @@ use tokio_postgres::NoTls;
 
 use crate::server::Server;
 
-pub(super) const THREADS: usize = 2;
+pub(crate) const THREADS: usize = 2;
 
 /// Tenants that a service knows.
 pub(super) const KNOWN: usize = 10_000;

@@ -1,8 +1,15 @@
 //! What can be typed: nouns, verbs, flags and their help. No logic.
 
+mod events;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+
+pub(crate) use events::{
+    EventFilter, InboxVerb, Keeping, OutboxVerb, QueueVerb, StreamConfigure, StreamRead, StreamReplay, StreamRetention,
+    StreamVerb, Where, Which,
+};
 
 /// Runs the PostgreSQL databases of a microservice system as one fleet.
 #[derive(Debug, Parser)]
@@ -126,6 +133,26 @@ pub(crate) enum Command {
     Connection {
         #[command(subcommand)]
         verb: ConnectionVerb,
+    },
+    /// Read and append events, replay them, say what is kept
+    Stream {
+        #[command(subcommand)]
+        verb: StreamVerb,
+    },
+    /// Look at queues, put messages in, redrive dead letters
+    Queue {
+        #[command(subcommand)]
+        verb: QueueVerb,
+    },
+    /// Look at messages that a service publishes, and have them tried again
+    Outbox {
+        #[command(subcommand)]
+        verb: OutboxVerb,
+    },
+    /// Look at messages that a service has received
+    Inbox {
+        #[command(subcommand)]
+        verb: InboxVerb,
     },
     /// Write the completion script of a shell
     #[command(after_help = "Example:\n  pgfleet completions bash > /etc/bash_completion.d/pgfleet")]

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str, &str)] = &[
     ("2", "applied", include_str!("../migrations/002_applied.sql")),
     ("3", "tenants", include_str!("../migrations/003_tenants.sql")),
     ("4", "fleet", include_str!("../migrations/004_fleet.sql")),
+    ("5", "published", include_str!("../migrations/005_published.sql")),
 ];
 
 /// Returns the control database's own migration set.

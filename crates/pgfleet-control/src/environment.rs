@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
-use crate::manifest::{Leads, Pool, ServerUrl, Service, TenantUse, env_name};
+use crate::manifest::{Broker, Leads, Pool, ServerUrl, Service, TenantUse, env_name};
 use crate::provision::budget::Shares;
 use crate::roles::Login;
 use crate::solution::Solution;
@@ -30,6 +30,9 @@ impl Solution {
     /// | `PGFLEET_<SERVICE>_BUDGET` | the most connections that it may hold on its server |
     /// | `PGFLEET_<SERVICE>_CONTROL_URL` | with `tenants = "own"`: the control database, as its application role |
     /// | `PGFLEET_<SERVICE>_KEY` | with `tenants = "own"`: the key of what it reads there; several, separated by commas, while the key is changed |
+    /// | `PGFLEET_<SERVICE>_EVENTS_BROKER` | with an outbox or an inbox: what carries its messages, as `broker` in the manifest |
+    /// | `PGFLEET_<SERVICE>_EVENTS_URL` | where that is: the bus database as its application role, or the broker; none in one process |
+    /// | `PGFLEET_<SERVICE>_EVENTS_NAME` | the name under which the solution's messages live on the broker: the solution's |
     /// | `PGFLEET_SOLUTION__AUTO_MIGRATE` | whether it migrates when it starts |
     ///
     /// Connection strings are URLs that libpq and the drivers of other languages read.
@@ -57,6 +60,24 @@ impl Solution {
             variables.push((service.variable("BUDGET"), share.to_string().into()));
         }
         variables.extend(self.tenant_variables(service)?);
+        variables.extend(self.event_variables(service)?);
+        Ok(variables)
+    }
+
+    /// Says what carries a service's messages; nothing when it has none.
+    fn event_variables(&self, service: &Service) -> Result<Vec<(String, SecretString)>, Error> {
+        if !service.has_messages() {
+            return Ok(Vec::new());
+        }
+        let events = &self.manifest.events;
+        let mut variables = vec![(service.variable("EVENTS_BROKER"), events.broker.as_str().into())];
+        let url = match (events.broker, self.manifest.bus()) {
+            (Broker::Postgres, Some(bus)) => Some(self.guest_address(service, bus)?.expose_url()),
+            (Broker::Rabbitmq | Broker::Nats, _) => events.url.clone(),
+            (Broker::Postgres | Broker::InProcess, _) => None,
+        };
+        variables.extend(url.map(|url| (service.variable("EVENTS_URL"), url)));
+        variables.push((service.variable("EVENTS_NAME"), self.manifest.solution.name.clone().into()));
         Ok(variables)
     }
 

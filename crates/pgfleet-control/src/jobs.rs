@@ -12,6 +12,7 @@ use secrecy::ExposeSecret as _;
 use crate::error::{Error, ErrorKind};
 use crate::fleet::Job;
 use crate::manifest::{self, Manifest, Module, Service};
+use crate::modules::{builtin_set, bus_set};
 use crate::program::Handling;
 use crate::roles::Login;
 use crate::solution::{Solution, Surroundings};
@@ -25,7 +26,9 @@ impl Solution {
     ///
     /// An unknown name, with the one that was probably meant; one that is not in the bundle.
     pub fn services(&self, names: &[String]) -> Result<Vec<&Service>, Error> {
-        let packed = |service: &Service| self.used_bundle().is_none_or(|bundle| bundle.has(&service.name));
+        // The bus is in no bundle: its set is this program's.
+        let packed =
+            |service: &Service| service.bus || self.used_bundle().is_none_or(|bundle| bundle.has(&service.name));
         if names.is_empty() {
             return Ok(self.manifest.services.iter().filter(|service| packed(service)).collect());
         }
@@ -71,11 +74,17 @@ impl Solution {
         folders: &mut HashMap<PathBuf, Set>,
     ) -> Result<SetPath, Error> {
         let own = self.set(service, folders)?;
-        let own = own.with_seeds(self.seeds(&service.name, &service.seeds, properties)?);
+        let own =
+            if service.bus { own } else { own.with_seeds(self.seeds(&service.name, &service.seeds, properties)?) };
         let mut modules = Vec::new();
         for module in service.modules.iter().filter_map(|name| self.manifest.modules.get(name)) {
-            let set = self.module_set(module, folders)?;
-            modules.push(set.with_seeds(self.seeds(&module.name, &module.seeds, properties)?));
+            modules.push(if let Some(builtin) = module.builtin {
+                let bundle = self.used_bundle().filter(|_| !service.bus);
+                builtin_set(bundle, builtin, module, &service.name)?
+            } else {
+                let set = self.module_set(module, folders)?;
+                set.with_seeds(self.seeds(&module.name, &module.seeds, properties)?)
+            });
         }
         let has_program = match self.used_bundle() {
             Some(bundle) => bundle.program(&service.name).is_some(),
@@ -90,6 +99,9 @@ impl Solution {
 
     /// Reads a service's migration set.
     fn set(&self, service: &Service, folders: &mut HashMap<PathBuf, Set>) -> Result<Set, Error> {
+        if service.bus {
+            return bus_set(&service.name);
+        }
         let files = Files { name: &service.name, folder: &service.migrations, layout: service.layout.as_deref() };
         self.named_set(&files, service.history.as_deref(), folders)
     }

@@ -272,6 +272,8 @@ impl Solution {
     /// Lists which databases the solution's servers have, as far as they answer: one that was dropped
     /// behind our back, or made again, is not what is remembered of it.
     async fn present_databases(&self, catalogue: &Catalogue) -> Vec<(String, u32)> {
+        // Not being able to look is no error here: what is not known to be there is stale, so it is looked at, and a
+        // control database that is gone fails the question that comes behind this one.
         let used = catalogue
             .connection()
             .query("SELECT DISTINCT server FROM control.tenant_strings WHERE server <> ''", &[])

@@ -255,11 +255,20 @@ impl Solution {
     ///
     /// The service is not in the manifest any more or has no password there.
     pub fn migrator_address(&self, target: &FleetTarget, service: &str) -> Result<Address, Error> {
+        self.address_in(target, service, Login::Migrator)
+    }
+
+    /// Returns the address of one of a service's roles in a target.
+    ///
+    /// # Errors
+    ///
+    /// As [`migrator_address`](Self::migrator_address).
+    pub(crate) fn address_in(&self, target: &FleetTarget, service: &str, login: Login) -> Result<Address, Error> {
         let service = crate::jobs::find_service(&self.manifest, service)?;
         match target.ways.get(&service.name).map(|way| &**way) {
-            Some(Way::By(text)) => completed(&self.address(service, Login::Migrator)?, text, &target.tenant),
-            Some(Way::Host) | None if target.kind == TargetKind::Host => self.address(service, Login::Migrator),
-            _ => Ok(self.address_on(&target.server, service, Login::Migrator)?.with_database(&target.database)),
+            Some(Way::By(text)) => completed(&self.address(service, login)?, text, &target.tenant),
+            Some(Way::Host) | None if target.kind == TargetKind::Host => self.address(service, login),
+            _ => Ok(self.address_on(&target.server, service, login)?.with_database(&target.database)),
         }
     }
 

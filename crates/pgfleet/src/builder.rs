@@ -15,6 +15,7 @@ use secrecy::SecretString;
 
 use crate::embed;
 use crate::error::Error;
+use crate::messages::{self, ConsumerOptions, Handle, MessageBody, RelayOptions, Transport};
 use crate::module::Module;
 use crate::observer::Log;
 use crate::readiness::{Readiness, Switch};
@@ -36,6 +37,7 @@ use crate::readiness::{Readiness, Switch};
 /// * `PGFLEET_<SERVICE>_POOL`: how the main pool behaves, as pairs of a connection string (`pool_max=20 pool_min=5`);
 /// * `PGFLEET_<SERVICE>_SCHEMA`: the schema of its tables;
 /// * `PGFLEET_<SERVICE>_BUDGET`: the most connections of this process per server;
+/// * `PGFLEET_<SERVICE>_EVENTS_BROKER` and `PGFLEET_<SERVICE>_EVENTS_URL`: what carries its messages;
 /// * `DB_HOST`, `DB_READ_HOST`, `DB_MAX_CONNECTIONS`: the host of writes, the host of reads, the most connections of the
 ///   main pool.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub struct Builder {
     pub(crate) pool: Vec<Change<PoolOptions>>,
     pub(crate) tenant_pool: Vec<Change<PoolOptions>>,
     pub(crate) replicas: ReplicaOptions,
+    pub(crate) messages: messages::Plan,
 }
 
 /// A change of something that is made later, of the environment.
@@ -110,6 +113,7 @@ impl Builder {
             pool: Vec::new(),
             tenant_pool: Vec::new(),
             replicas: ReplicaOptions::default(),
+            messages: messages::Plan::default(),
         }
     }
 
@@ -269,6 +273,36 @@ impl Builder {
         self
     }
 
+    /// Has messages of a type handled, each once: see [`messages`].
+    ///
+    /// The service needs the module [`Module::inbox`]. It receives what is published from when it was first started on.
+    #[must_use]
+    pub fn handle<M: MessageBody>(mut self, handler: impl Handle<M>) -> Self {
+        self.messages.handlers.push(messages::Registered::new(handler));
+        self
+    }
+
+    /// Sets what carries the messages; without it, what `PGFLEET_<SERVICE>_EVENTS_BROKER` and `_URL` say.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.messages.transport = Some(transport);
+        self
+    }
+
+    /// Changes how what was published is carried to the broker: batches, tries, what follows a dead letter.
+    #[must_use]
+    pub fn relay(mut self, change: impl FnOnce(&mut RelayOptions)) -> Self {
+        change(&mut self.messages.relay);
+        self
+    }
+
+    /// Changes how messages are handled: how many in a transaction, tries, what follows a dead letter.
+    #[must_use]
+    pub fn consumer(mut self, change: impl FnOnce(&mut ConsumerOptions)) -> Self {
+        change(&mut self.messages.consumer);
+        self
+    }
+
     /// Sets whether starting migrates; the default is that it does. Without, call
     /// [`Service::migrate`](crate::Service::migrate) or leave it to the command line.
     #[must_use]
@@ -363,9 +397,9 @@ impl Builder {
         properties: &BTreeMap<String, String>,
         placeholders: &BTreeMap<String, String>,
     ) -> Result<SetPath, Error> {
-        let modules = self.modules.iter().map(|module| module.set(properties, placeholders));
+        let modules = self.modules.iter().map(|module| module.set(self.name(), properties, placeholders));
         let modules = modules.collect::<Result<Vec<_>, _>>()?;
-        Ok(SetPath::new(modules, self.own.set(properties, placeholders)?)?)
+        Ok(SetPath::new(modules, self.own.set(self.name(), properties, placeholders)?)?)
     }
 
     /// Reads a version that the service's code names.

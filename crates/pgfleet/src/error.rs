@@ -28,6 +28,7 @@ enum Source {
     Commit(CommitError),
     Value(ValueError),
     Conflict(Conflict),
+    Events(pgfleet_events::Error),
 }
 
 /// What an [`Error`] means.
@@ -52,6 +53,8 @@ pub enum ErrorKind {
     Value,
     /// Somebody else changed the row.
     Conflict,
+    /// A message could not be published or received, a stream or a queue not be used.
+    Messages,
 }
 
 impl Error {
@@ -99,6 +102,7 @@ impl Error {
             Some(Source::Postgres(error)) => lines.extend(below(error)),
             Some(Source::Route(error)) => lines.extend(below(error)),
             Some(Source::Commit(error)) => lines.extend(below(error)),
+            Some(Source::Events(error)) => lines.extend(below(error)),
             Some(Source::Value(_) | Source::Conflict(_)) | None => {}
         }
         lines
@@ -110,6 +114,7 @@ impl Error {
             Some(Source::Migrate(error)) => error.hint(),
             Some(Source::Postgres(error)) => error.hint(),
             Some(Source::Route(error)) => error.hint(),
+            Some(Source::Events(error)) => error.hint().map(str::to_owned),
             _ => None,
         })
     }
@@ -186,6 +191,7 @@ impl Error {
             Some(Source::Postgres(error)) => error.is_retryable(),
             Some(Source::Route(error)) => error.is_retryable(),
             Some(Source::Commit(error)) => !error.is_unknown(),
+            Some(Source::Events(error)) => error.is_retryable(),
             Some(Source::Value(_) | Source::Conflict(_)) => false,
             None => self.0.kind == ErrorKind::Pending,
         }
@@ -236,6 +242,14 @@ impl From<pgfleet_route::Error> for Error {
         };
         let mut own = Self::new(kind, error.to_string());
         own.0.source = Some(Source::Route(error));
+        own
+    }
+}
+
+impl From<pgfleet_events::Error> for Error {
+    fn from(error: pgfleet_events::Error) -> Self {
+        let mut own = Self::new(ErrorKind::Messages, error.to_string());
+        own.0.source = Some(Source::Events(error));
         own
     }
 }
@@ -301,6 +315,7 @@ impl std::error::Error for Error {
             Some(Source::Postgres(error)) => std::error::Error::source(error),
             Some(Source::Route(error)) => std::error::Error::source(error),
             Some(Source::Commit(error)) => std::error::Error::source(error),
+            Some(Source::Events(error)) => std::error::Error::source(error),
             Some(Source::Value(_) | Source::Conflict(_)) | None => None,
         }
     }

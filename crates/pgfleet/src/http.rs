@@ -2,7 +2,7 @@
 //! services.
 //!
 //! [`Problem`] is what a handler answers when something fails. [`TenantLayer`] finds the tenant's name in the request, refuses tenants that may not be served, and runs the handler in that
-//! tenant's [`Scope`]. It also carries the caller's [`Session`]: what the caller wrote before it can read here, and the
+//! tenant's [`Scope`] and in the request's [`Trace`]. It also carries the caller's [`Session`]: what the caller wrote before it can read here, and the
 //! answer says what it wrote now.
 
 use std::fmt;
@@ -18,7 +18,7 @@ use tower_service::Service as Tower;
 
 pub use crate::problem::Problem;
 use crate::service::Service;
-use crate::{Router, Scope, Session};
+use crate::{Router, Scope, Session, Trace};
 
 /// The header that carries a session.
 pub const SESSION: HeaderName = HeaderName::from_static("pgfleet-session");
@@ -132,6 +132,20 @@ impl<S> Layer<S> for TenantLayer {
     }
 }
 
+/// The trace that a request belongs to, as far as its header is one.
+fn trace(parts: &Parts) -> Trace {
+    let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.trim().into());
+    let parent: Option<Arc<str>> = header("traceparent");
+    // `00-<32 hex digits>-<16>-<2>`; what is none would be carried by every message.
+    let parent = parent.filter(|text| {
+        text.is_ascii()
+            && text.split('-').map(str::len).eq([2, 32, 16, 2])
+            && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    });
+    let tracestate = parent.as_ref().and_then(|_| header("tracestate"));
+    Trace { traceparent: parent, tracestate, ..Trace::default() }
+}
+
 /// What [`TenantLayer`] makes of a service.
 #[derive(Debug, Clone)]
 pub struct TenantService<S> {
@@ -180,7 +194,8 @@ where
             {
                 return Ok(Problem::from(error).response());
             }
-            let mut response = scope.run(inner.call(Request::from_parts(parts, body))).await?;
+            let trace = trace(&parts);
+            let mut response = scope.run(trace.run(inner.call(Request::from_parts(parts, body)))).await?;
             if !session.is_empty()
                 && let Ok(value) = HeaderValue::from_str(&session.to_string())
             {

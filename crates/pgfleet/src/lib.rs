@@ -32,6 +32,11 @@ struct Guide;
 #[doc = include_str!("../../../docs/src/guides/connections.md")]
 struct ConnectionsGuide;
 
+/// And this one.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/src/guides/messages.md")]
+struct MessagesGuide;
+
 /// So is this one, with everything that a test can take.
 #[cfg(all(doctest, feature = "sqlx", feature = "test"))]
 #[doc = include_str!("../../../docs/src/guides/test-databases.md")]
@@ -53,6 +58,7 @@ mod from_sqlx;
 pub mod http;
 #[cfg(feature = "sqlx")]
 mod lending;
+pub mod messages;
 mod module;
 mod observer;
 #[cfg(feature = "tower")]
@@ -71,6 +77,7 @@ pub use connections::Named;
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "sqlx")]
 pub use lending::{LentPool, note_write};
+pub use messages::{Outbox, Trace};
 pub use module::Module;
 #[cfg(feature = "test")]
 pub use pgfleet_macros::test;

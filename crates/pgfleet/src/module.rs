@@ -26,11 +26,20 @@ pub struct Module {
     schema: Option<String>,
     history: Option<(String, String)>,
     folder: Option<embed::Folder>,
+    builtin: Option<Builtin>,
     seeds: Option<embed::Seeds>,
     placeholders: BTreeMap<String, String>,
     /// Errors wait until they can be returned.
     steps: Vec<Result<Step, Error>>,
     seeders: Vec<Registration>,
+}
+
+/// A module whose files are in this crate.
+#[derive(Debug, Clone, Copy)]
+enum Builtin {
+    Outbox,
+    Inbox,
+    EventStreaming,
 }
 
 /// Puts a seeder into a set that is being made.
@@ -52,11 +61,30 @@ impl Module {
             schema: None,
             history: None,
             folder: None,
+            builtin: None,
             seeds: None,
             placeholders: BTreeMap::new(),
             steps: Vec::new(),
             seeders: Vec::new(),
         }
+    }
+
+    /// The outbox: the messages that the service publishes in its own transactions. Its tables are in the service's
+    /// schema; the manifest has it as `modules = ["outbox"]`.
+    pub fn outbox() -> Self {
+        Self { builtin: Some(Builtin::Outbox), ..Self::new("outbox") }
+    }
+
+    /// The inbox: what the service has received and handled. Its tables are in the service's schema; the manifest has it as
+    /// `modules = ["inbox"]`.
+    pub fn inbox() -> Self {
+        Self { builtin: Some(Builtin::Inbox), ..Self::new("inbox") }
+    }
+
+    /// Streams and queues, in the schema `event_streaming`; the manifest has it as `modules = ["event_streaming"]`.
+    pub fn event_streaming() -> Self {
+        let name = pgfleet_events_postgres::module::EVENT_STREAMING;
+        Self { builtin: Some(Builtin::EventStreaming), schema: Some(name.to_owned()), ..Self::new(name) }
     }
 
     /// Sets the schema that unqualified names of its files go to; without it, the service's.
@@ -113,18 +141,20 @@ impl Module {
         &self.name
     }
 
-    /// Makes its set, with the seeds' properties and more placeholders.
+    /// Makes its set for a service, with the seeds' properties and more placeholders.
     pub(crate) fn set(
         &self,
+        service: &str,
         properties: &BTreeMap<String, String>,
         placeholders: &BTreeMap<String, String>,
     ) -> Result<Set, Error> {
-        let mut set = match &self.folder {
-            Some(folder) => folder.set(&self.name)?,
-            None => Set::from_migrations(&self.name, Vec::new()),
+        let mut set = match (&self.folder, self.builtin) {
+            (Some(folder), _) => folder.set(&self.name)?,
+            (None, Some(builtin)) => self.builtin_set(builtin, service)?,
+            (None, None) => Set::from_migrations(&self.name, Vec::new()),
         };
         set.schema.clone_from(&self.schema);
-        set.placeholders.clone_from(&self.placeholders);
+        set.placeholders.extend(self.placeholders.clone());
         set.placeholders.extend(placeholders.clone());
         if let Some((schema, table)) = &self.history {
             set.history = HistoryTable::at(&self.name, schema, table);
@@ -141,5 +171,40 @@ impl Module {
             seeder.0(&mut set)?;
         }
         Ok(set)
+    }
+
+    /// Makes the set of a module of this crate; where its history is, the command line has it too.
+    fn builtin_set(&self, builtin: Builtin, service: &str) -> Result<Set, Error> {
+        use pgfleet_events_postgres::module;
+        let mut set = match builtin {
+            Builtin::Outbox => module::outbox()?,
+            Builtin::Inbox => module::inbox()?,
+            Builtin::EventStreaming => {
+                return Ok(module::event_streaming(self.schema.as_deref().unwrap_or(module::EVENT_STREAMING))?);
+            }
+        };
+        set.history = HistoryTable::of_module(service, &self.name);
+        Ok(set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the command line makes of the manifest, too: `pgfleet-control` has the same test.
+    #[test]
+    fn the_modules_of_this_crate_are_those_of_the_command_line() {
+        let made = |module: Module| {
+            let set = module.set("trip", &BTreeMap::new(), &BTreeMap::new()).unwrap();
+            (set.history.quoted(), set.schema.clone(), set.migrations.is_empty())
+        };
+        assert_eq!(made(Module::outbox()), (r#""pgfleet"."trip_outbox_migrations""#.to_owned(), None, false));
+        assert_eq!(made(Module::inbox()), (r#""pgfleet"."trip_inbox_migrations""#.to_owned(), None, false));
+        let streams = made(Module::event_streaming());
+        let history = r#""event_streaming"."schema_version""#.to_owned();
+        assert_eq!(streams, (history, Some("event_streaming".to_owned()), false));
+        let renamed = Module::event_streaming().schema("es").set("trip", &BTreeMap::new(), &BTreeMap::new()).unwrap();
+        assert_eq!(renamed.history.quoted(), r#""es"."schema_version""#);
     }
 }

@@ -9,6 +9,7 @@ use pgfleet_route::Router;
 
 use crate::builder::{Builder, Watcher};
 use crate::error::{Error, ErrorKind};
+use crate::messages::Workers;
 use crate::readiness::{Readiness, Switch};
 
 /// A service and its database; cheap to clone, as the state of a web framework must be.
@@ -28,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) observer: Watcher,
     pub(crate) switch: Arc<Switch>,
     pub(crate) router: Router,
+    pub(crate) workers: Workers,
 }
 
 impl Service {
@@ -102,6 +104,17 @@ impl Service {
     pub async fn status(&self) -> Result<Report, Error> {
         let options = Options { announcer: None, ..run::looking(&self.0.options) };
         Ok(run::migrate(&self.looking_target(), &self.0.path, &options, &*self.0.observer.0).await?)
+    }
+
+    /// Ends what runs beside the service: what is being handled or published is ended first, and what was not comes again
+    /// somewhere else. For the end of the program; without it, others wait until the leases of this one end.
+    pub async fn shutdown(&self) {
+        self.0.workers.end().await;
+    }
+
+    /// Returns what was carried and handled, in Prometheus' text format.
+    pub fn message_metrics(&self) -> String {
+        self.0.workers.metrics(&self.0.name)
     }
 
     /// The database as seen by the role that the service has.

@@ -11,6 +11,7 @@ use pgfleet_sql::version::Version;
 use crate::builder::Builder;
 use crate::environment::{address, by_hosts, parse, switch, text, variable};
 use crate::error::{Error, ErrorKind};
+use crate::messages::Workers;
 use crate::service::{Inner, Service, no_migrator};
 use crate::worker;
 
@@ -69,6 +70,7 @@ impl Builder {
                 .cause(format!("the database is at {current}, and the service tolerates up to {newest}"))
                 .hinted("deploy a version of the service that knows this schema"));
         }
+        service.0.workers.begin().await;
         service.0.switch.set(true);
         Ok(service)
     }
@@ -91,6 +93,10 @@ impl Builder {
         };
         self.schema = self.schema.take().or_else(|| text(&variable(&name, "SCHEMA")));
         let router = self.router(&name, &address, &path)?;
+        let mut messages = std::mem::take(&mut self.messages);
+        messages.has_outbox = self.modules.iter().any(|module| module.name() == "outbox");
+        messages.has_inbox = self.modules.iter().any(|module| module.name() == "inbox");
+        let workers = Workers::new(&name, self.schema.as_deref(), &router, messages)?;
         let schema = self.schema;
         let migrator = migrator.map(|address| {
             let mut target = Target::new(&name, address);
@@ -108,6 +114,7 @@ impl Builder {
             observer: self.observer,
             switch: self.switch,
             router,
+            workers,
         })))
     }
 }

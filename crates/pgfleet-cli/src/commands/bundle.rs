@@ -57,7 +57,7 @@ pub(crate) fn read(file: &Path) -> Result<Bundle, CommandError> {
 /// Says which services of the manifest a bundle leaves alone.
 pub(crate) fn say_left_out(context: &Context, solution: &Solution) {
     let Some(bundle) = solution.used_bundle() else { return };
-    for service in solution.manifest.services.iter().filter(|service| !bundle.has(&service.name)) {
+    for service in solution.manifest.declared_services().filter(|service| !bundle.has(&service.name)) {
         context.talk.note(&format!("{} is not in the bundle", service.name));
     }
 }
@@ -68,6 +68,7 @@ fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
         // A pipe or a device is written to, not replaced.
         return std::fs::OpenOptions::new().write(true).open(file)?.write_all(bytes);
     }
+    // A path without a name (`..`, `/`) is no file: renaming onto it fails below and says so.
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = file.with_file_name(name);

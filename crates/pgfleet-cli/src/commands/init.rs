@@ -90,7 +90,10 @@ fn collect(folder: &Dir<'_>, files: &mut Vec<(PathBuf, Vec<u8>)>) {
 /// of this repository, which whoever has only this binary does not have.
 fn is_program(path: &Path) -> bool {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-    matches!(*parts, ["common" | "pgfleet.dev.toml"] | ["services", _, "Cargo.toml" | "build.rs" | "src" | "tests"])
+    matches!(
+        *parts,
+        ["common" | "pgfleet.dev.toml"] | ["services", _, "Cargo.toml" | "build.rs" | "examples" | "src" | "tests"]
+    )
 }
 
 /// A file that is there and says something else must not be lost.

@@ -4,6 +4,7 @@ mod bundle;
 mod config;
 mod connection;
 mod down;
+mod events;
 mod follow;
 mod guests;
 pub(crate) mod init;
@@ -47,6 +48,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Com
         Command::Isolation { verb } => isolation::run(context, &verb).await,
         Command::Tenant { verb } => tenant::run(context, verb).await,
         Command::Connection { verb } => connection::run(context, &verb).await,
+        Command::Stream { verb } => events::stream::run(context, verb).await,
+        Command::Queue { verb } => events::queue::run(context, verb).await,
+        Command::Outbox { verb } => events::outbox::run(context, verb).await,
+        Command::Inbox { verb } => events::inbox::run(context, verb).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pgfleet", &mut script);

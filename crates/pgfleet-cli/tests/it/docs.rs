@@ -370,6 +370,11 @@ async fn the_guide_about_tenants_runs_as_written() {
 }
 
 #[test]
+fn the_guide_about_events_runs_as_written() {
+    Session::new(None).page("docs/src/guides/events.md");
+}
+
+#[test]
 fn the_guide_about_rollouts_runs_as_written() {
     Session::new(None).page("docs/src/guides/rollouts.md");
 }
@@ -443,6 +448,22 @@ fn the_reference_of_the_command_line_names_every_command_and_flag() {
         "connection list",
         "connection explain",
         "connection test",
+        "stream list",
+        "stream show",
+        "stream read",
+        "stream append",
+        "stream replay",
+        "stream configure",
+        "stream retention",
+        "queue list",
+        "queue enqueue",
+        "queue peek",
+        "queue dead-letters",
+        "queue redrive",
+        "queue purge",
+        "outbox status",
+        "outbox retry",
+        "inbox status",
     ];
     let output = Command::new(env!("CARGO_BIN_EXE_pgfleet")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();

@@ -52,7 +52,7 @@ fn up_and_down_and_everything_between() {
         .says("the server keeps running until pgfleet down")
         .prints("passfile=");
     local.pgfleet("up").exits(0).says("nothing to do: everything is up");
-    local.pgfleet("status --check").exits(0).says("4 databases, 4 current");
+    local.pgfleet("status --check").exits(0).says("5 databases, 5 current");
     local.pgfleet("isolation verify").exits(0).says("none open");
     let count = |local: &Local| local.0.run(&["psql", "trip", "--", "-Atc", "select count(*) from trips"]).exits(0).out;
     let before = count(&local);
@@ -60,7 +60,7 @@ fn up_and_down_and_everything_between() {
     let mut below = local.0.command(&["up", "--json"]);
     below.current_dir(local.0.path().join("services/trip"));
     let documents = Ran::of(below).exits(0).says("nothing to do").json();
-    assert_eq!(documents.as_array().unwrap().len(), 4);
+    assert_eq!(documents.as_array().unwrap().len(), 5);
 
     // A crash of the server loses nothing.
     let pid = local.postmaster("main");

@@ -7,7 +7,7 @@ async fn with_module() -> Solution {
     let solution = Solution::new().await;
     let (trip, user) = (solution.name("trip"), solution.name("user"));
     solution.manifest(&format!(
-        "[services.{trip}]\nmodules = [\"identity\", \"outbox\"]\n\n[services.{user}]\n\n\
+        "[services.{trip}]\nmodules = [\"identity\", \"audit\"]\n\n[services.{user}]\n\n\
          [modules.identity]\nschema = \"identity\"\n"
     ));
     solution.folder.file("modules/identity/migrations/1_users.up.sql", "create table users (id int primary key);\n");
@@ -27,7 +27,7 @@ async fn a_module_is_migrated_with_the_service_and_in_its_order() {
     let solution = with_module().await;
     let ran = solution.pgfleet("migrate --json").exits(0);
     ran.json();
-    let note = format!("module `outbox` of service `{}` has no migrations", solution.name("trip"));
+    let note = format!("module `audit` of service `{}` has no migrations", solution.name("trip"));
     let ran = ran.says(&note);
     let trip = &ran.json()[0];
     let applied: Vec<_> = trip["applied"].as_array().unwrap().iter().map(|label| label.as_str().unwrap()).collect();

@@ -26,6 +26,7 @@ use pgfleet_sql::checksum::raw_hash;
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind};
+use crate::modules::{is_builtin_folder, unpacked_history};
 use content::{Content, FORMAT};
 
 /// All migration sets of a solution, as they are rolled out.
@@ -196,7 +197,14 @@ impl Bundle {
     fn path(&self, service: &content::Service) -> Result<SetPath, Error> {
         let none = BTreeMap::new();
         let set = |name: &str| Ok::<_, Error>(self.set(name)?.with_seeds(self.seeds(name, &none)?));
-        let modules = service.modules.iter().map(|name| set(name)).collect::<Result<_, _>>()?;
+        let of_service = |name: &String| {
+            let mut set = set(name)?;
+            if self.content.files(name).is_some_and(|files| is_builtin_folder(&files.migrations)) {
+                set.history = unpacked_history(set.history, &service.name);
+            }
+            Ok::<_, Error>(set)
+        };
+        let modules = service.modules.iter().map(of_service).collect::<Result<_, _>>()?;
         Ok(SetPath::incomplete(modules, set(&service.name)?))
     }
 }

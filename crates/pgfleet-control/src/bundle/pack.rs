@@ -14,6 +14,7 @@ use crate::bundle::content::{Content, Files, Folder, History, Module, Service, T
 use crate::error::{Error, ErrorKind};
 use crate::jobs::{files_error, find_service, history_of, layout_of};
 use crate::manifest::{self, Manifest};
+use crate::modules::{builtin_folder, builtin_set, packed_history};
 use crate::program::Programs;
 use crate::solution::Solution;
 
@@ -49,7 +50,8 @@ impl Bundle {
         }
         let chosen = |service: &&manifest::Service| names.is_empty() || names.contains(&service.name);
         let mut packer = Packer { manifest, content: Content::empty(&manifest.solution.name), notes: Vec::new() };
-        for service in manifest.services.iter().filter(chosen) {
+        // The bus is pgfleet's own: whoever uses the bundle has it.
+        for service in manifest.declared_services().filter(chosen) {
             packer.add(service)?;
         }
         let Packer { content, notes, .. } = packer;
@@ -99,6 +101,10 @@ impl Packer<'_> {
             service.modules.iter().filter_map(|name| self.manifest.modules.get(name)).cloned().collect();
         for module in &modules {
             if !self.content.modules.contains_key(&module.name) {
+                if let Some(builtin) = module.builtin {
+                    self.add_builtin(builtin, module)?;
+                    continue;
+                }
                 let files = self.files(
                     &module.name,
                     &module.migrations,
@@ -124,6 +130,29 @@ impl Packer<'_> {
             files,
             program: None,
         });
+        Ok(())
+    }
+
+    /// Packs a module that is in this program: another version of it may have others.
+    fn add_builtin(&mut self, builtin: manifest::Builtin, module: &manifest::Module) -> Result<(), Error> {
+        let set = builtin_set(None, builtin, module, "")?;
+        let files = Files {
+            history: History::from(&packed_history(builtin, module, &set)),
+            migrations: builtin_folder(builtin),
+            seeds: builtin_folder(builtin),
+        };
+        let mut texts = BTreeMap::new();
+        for migration in set.migrations.iter() {
+            for script in std::iter::once(&migration.up).chain(&migration.down) {
+                let name = script.path.file_name().map_or(script.path.as_path(), Path::new);
+                texts.insert(text_of(name)?, script.text.clone());
+            }
+        }
+        let folder = Folder::new(&files.migrations, Layout::Pgfleet, texts)?;
+        self.content.migrations.insert(files.migrations.clone(), folder);
+        self.content.seeds.insert(files.seeds.clone(), BTreeMap::new());
+        let packed = Module { schema: module.schema.clone(), files };
+        self.content.modules.insert(module.name.clone(), packed);
         Ok(())
     }
 

@@ -95,7 +95,10 @@ impl Bundle {
             let Some(module) = manifest.modules.get(name) else { continue };
             let word = |schema: &Option<String>| schema.clone().unwrap_or_else(|| "the service's".to_owned());
             found.of("schema", name, &word(&packed.schema), &word(&module.schema));
-            found.history(name, &packed.files.history, module.history.as_deref());
+            // That of a module of the program's own follows from the service.
+            if module.builtin.is_none() || module.history.is_some() {
+                found.history(name, &packed.files.history, module.history.as_deref());
+            }
         }
         if found.0.is_empty() {
             return Ok(());

@@ -55,7 +55,7 @@ impl Solution {
             .connection()
             .execute(
                 "UPDATE control.messages SET state = 'waiting', attempts = 0, taken = 0, not_before = now(), \
-                 ended_at = NULL WHERE state = 'failed' AND ($1 IS NULL OR body->>'tenant' = $1)",
+                 ended_at = NULL, published_at = NULL WHERE state = 'failed' AND ($1 IS NULL OR body->>'tenant' = $1)",
                 &[(&tenant, Type::TEXT)],
             )
             .await;

@@ -16,6 +16,7 @@
 //! handled twice, and one that came too late finds nothing to do.
 
 mod bring;
+mod broker;
 mod event;
 mod failed;
 mod handle;
@@ -26,6 +27,7 @@ mod run;
 mod table;
 mod transport;
 
+pub use broker::BrokerTransport;
 pub use event::{ChainEvent, ChainListener};
 pub use message::{
     AppliedDatabaseMigrations, ApplyDatabaseMigrations, Draft, FailedMessage, Message, Received,

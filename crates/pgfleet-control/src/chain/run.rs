@@ -10,6 +10,7 @@ use pgfleet_migrate::options::Stop;
 use pgfleet_migrate::{Observer, Options};
 use pgfleet_postgres::retry;
 
+use super::broker::BrokerTransport;
 use super::event::{ChainEvent, ChainListener, Troubles, line};
 use super::handle::{Handled, Handler};
 use super::message::Received;
@@ -47,7 +48,7 @@ pub struct ChainOptions {
     pub concurrency: usize,
     /// When it ends.
     pub until: Until,
-    /// What carries the messages; none is the table in the control database.
+    /// What carries the messages; none is what `chain` in `[events]` says: the table in the control database, or the broker.
     pub transport: Option<Arc<dyn Transport>>,
     /// The names of the variables that a hook would inherit; of pgfleet's own it gets none.
     pub surroundings: Vec<String>,
@@ -96,7 +97,11 @@ impl Solution {
     ) -> Result<(), Error> {
         // Whether there is anything to do is said at once.
         self.tenant_catalogue().await?.close().await;
-        let transport = options.transport.clone().unwrap_or_else(|| Arc::new(TableTransport::of(self)));
+        let transport: Arc<dyn Transport> = match (&options.transport, self.chain_broker()?) {
+            (Some(transport), _) => transport.clone(),
+            (None, Some(broker)) => Arc::new(BrokerTransport::of(self, broker)),
+            (None, None) => Arc::new(TableTransport::of(self)),
+        };
         let runs = Options { stop: stop.clone(), ..self.options().clone() };
         let mut handler = Handler::new(self, &runs, observer.clone());
         handler.surroundings.clone_from(&options.surroundings);

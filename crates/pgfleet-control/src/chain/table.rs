@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgfleet_postgres::{Address, Type};
+use pgfleet_postgres::{Address, Row, ToSql, Type};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::message::{Draft, Message, Received};
@@ -63,7 +63,7 @@ impl TableTransport {
         let sql = format!(
             "UPDATE control.messages SET worker = NULL, state = CASE WHEN taken < {DEATHS} THEN 'waiting' ELSE 'failed' END, \
              error = CASE WHEN taken < {DEATHS} THEN error ELSE 'whoever handled it has died, ' || taken || ' times' END, \
-             ended_at = CASE WHEN taken < {DEATHS} THEN NULL ELSE now() END \
+             ended_at = CASE WHEN taken < {DEATHS} THEN NULL ELSE now() END, published_at = NULL \
              WHERE state = 'running' AND (worker IS NULL OR worker NOT IN ({}))",
             alive_sql()
         );
@@ -71,7 +71,20 @@ impl TableTransport {
         Ok(())
     }
 
-    async fn take(&self, max: usize) -> Result<Vec<Received>, Error> {
+    /// Gives back what workers had that died.
+    pub(super) async fn take_from_the_dead_now(&self) -> Result<(), Error> {
+        let held = self.session().await?;
+        self.take_from_the_dead(held.get()?).await
+    }
+
+    /// Asks something of the control database.
+    pub(super) async fn rows(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+        let held = self.session().await?;
+        held.get()?.catalogue.connection().query(sql, values).await.map_err(|error| failed(&error))
+    }
+
+    /// Takes messages that are due; of these causes only, when they are named.
+    pub(super) async fn take(&self, max: usize, only: Option<&[String]>) -> Result<Vec<Received>, Error> {
         let held = self.session().await?;
         let session = held.get()?;
         self.take_from_the_dead(session).await?;
@@ -81,7 +94,8 @@ impl TableTransport {
             .connection()
             .query(
                 "WITH due AS (SELECT m.id FROM control.messages m \
-                   WHERE m.state = 'waiting' AND m.not_before <= now() AND NOT EXISTS ( \
+                   WHERE m.state = 'waiting' AND m.not_before <= now() \
+                     AND ($3::text[] IS NULL OR m.cause = ANY ($3)) AND NOT EXISTS ( \
                      SELECT FROM control.messages o WHERE o.target = m.target AND o.state IN ('waiting', 'running') \
                        AND (o.id < m.id OR o.state = 'running')) \
                    ORDER BY m.id LIMIT $2 FOR UPDATE OF m SKIP LOCKED) \
@@ -89,7 +103,7 @@ impl TableTransport {
                  WHERE m.id = due.id AND m.state = 'waiting' \
                  RETURNING m.id, m.cause, m.kind, m.body::text, m.attempts, \
                    greatest(extract(epoch FROM clock_timestamp() - greatest(m.created_at, m.not_before)), 0)::float8",
-                &[(&session.worker.number, Type::INT4), (&max, Type::INT8)],
+                &[(&session.worker.number, Type::INT4), (&max, Type::INT8), (&only, Type::TEXT_ARRAY)],
             )
             .await;
         let now = Instant::now();
@@ -202,7 +216,7 @@ impl Transport for TableTransport {
     }
 
     fn receive(&self, max: usize) -> Answer<'_, Vec<Received>> {
-        Box::pin(self.take(max))
+        Box::pin(self.take(max, None))
     }
 
     fn ack<'a>(&'a self, received: &'a Received, following: &'a [Draft], note: &'a str) -> Answer<'a, bool> {
@@ -238,7 +252,7 @@ impl Transport for TableTransport {
 
     fn retry<'a>(&'a self, received: &'a Received, delay: Duration, error: &'a str) -> Answer<'a, bool> {
         let sql = format!(
-            "SET state = 'waiting', worker = NULL, attempts = attempts + 1, error = $3, \
+            "SET state = 'waiting', worker = NULL, published_at = NULL, attempts = attempts + 1, error = $3, \
              not_before = now() + {} * interval '1 millisecond'",
             delay.as_millis()
         );
@@ -247,7 +261,7 @@ impl Transport for TableTransport {
 
     fn give_back<'a>(&'a self, received: &'a Received) -> Answer<'a, bool> {
         Box::pin(self.changed(
-            "SET state = 'waiting', worker = NULL, taken = taken - 1, note = nullif($3, '')",
+            "SET state = 'waiting', worker = NULL, published_at = NULL, taken = taken - 1, note = nullif($3, '')",
             received,
             "",
         ))

@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::builtin::Builtin;
 use super::layers::Layers;
 use super::model::{
-    Backup, Broker, Budget, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module,
-    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server, ServerUrl, Service,
-    Solution, TenantDatabases, TenantUse, Tenants, Uses,
+    Backup, Broker, Budget, ChainTransport, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest,
+    Migrations, Module, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server,
+    ServerUrl, Service, Solution, TenantDatabases, TenantUse, Tenants, Uses,
 };
 use super::value::Value;
 
 pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Manifest {
     let read = Reader { layers, root };
     let names = |section: &str| layers.names(&[section]);
+    let services: Vec<Service> = names("services").into_iter().map(|name| service(&read, name)).collect();
     Manifest {
         root: root.to_owned(),
         path: path.to_owned(),
@@ -36,8 +38,8 @@ pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Man
             key_file: read.path(&["control", "key_file"]),
             old_key_file: read.path(&["control", "old_key_file"]),
         },
-        services: names("services").into_iter().map(|name| service(&read, name)).collect(),
-        modules: names("modules").into_iter().map(|name| (name.to_owned(), module(&read, name))).collect(),
+        modules: modules(&read, &services),
+        services,
         migrations: migrations(&read),
         rollouts: Rollouts {
             concurrency: read.number(&["rollouts", "concurrency"]),
@@ -71,6 +73,9 @@ pub(super) fn build(layers: &Layers, path: &Path, root: &Path, env: &str) -> Man
         events: Events {
             broker: read.word(&["events", "broker"], Broker::from_word, Broker::Postgres),
             url: read.optional(&["events", "url"]).filter(|url| !url.is_empty()).map(SecretString::from),
+            server: read.text(&["events", "server"]),
+            database: read.text(&["events", "database"]),
+            chain: read.word(&["events", "chain"], ChainTransport::from_word, ChainTransport::Table),
         },
         backup: Backup {
             store: read.text(&["backup", "store"]),
@@ -130,17 +135,35 @@ fn service(read: &Reader<'_>, name: &str) -> Service {
         health: read.optional(&at("health")).filter(|check| !check.is_empty()),
         health_timeout: read.duration(&at("health_timeout")),
         properties: read.secrets(&at("properties")),
+        bus: false,
     }
+}
+
+/// Those that are declared, and those in use that need no declaration.
+fn modules(read: &Reader<'_>, services: &[Service]) -> BTreeMap<String, Module> {
+    let declared = read.layers.names(&["modules"]).into_iter().map(|name| (name.to_owned(), module(read, name)));
+    let mut modules: BTreeMap<String, Module> = declared.collect();
+    for builtin in Builtin::ALL {
+        let name = builtin.name();
+        if services.iter().any(|service| service.modules.iter().any(|module| module == name)) {
+            modules.entry(name.to_owned()).or_insert_with(|| Module::builtin(builtin));
+        }
+    }
+    modules
 }
 
 fn module(read: &Reader<'_>, name: &str) -> Module {
     let at = |key| ["modules", name, key];
+    // Who names a folder means his own files.
+    let own = |key| read.layers.get(&at(key)).is_some_and(|entry| !entry.setter.is_default());
+    let builtin = Builtin::of(name).filter(|_| !own("migrations"));
     Module {
         name: name.to_owned(),
+        builtin,
         migrations: read.path(&at("migrations")).unwrap_or_default(),
         seeds: read.path(&at("seeds")).unwrap_or_default(),
         layout: read.optional(&at("layout")),
-        schema: read.optional(&at("schema")),
+        schema: read.optional(&at("schema")).or_else(|| builtin.and_then(Builtin::schema).map(str::to_owned)),
         history: read.optional(&at("history")),
         connection: read.optional(&at("connection")),
     }

@@ -150,6 +150,13 @@ impl Layers {
                 [only] => Some(only.name.clone()),
                 _ => None,
             },
+            ["events", "server"] => match &self.servers[..] {
+                [only] => Some(only.name.clone()),
+                _ => match self.get(&["control", "server"]).map(|entry| &entry.value) {
+                    Some(Value::Text(server)) => Some(server.clone()),
+                    _ => None,
+                },
+            },
             ["services", name, "database"] => Some(short_name(name)),
             [section @ ("services" | "modules"), name, folder] => Some(format!("{section}/{name}/{folder}")),
             _ => None,

@@ -6,6 +6,8 @@
 //! environment or connects anywhere; values that may be secrets cannot be displayed.
 
 mod build;
+mod builtin;
+mod bus;
 mod connections;
 mod diagnostic;
 mod file;
@@ -25,12 +27,13 @@ mod word;
 
 use std::path::{Path, PathBuf};
 
+pub use builtin::Builtin;
 pub use connections::Leads;
 pub use diagnostic::{Diagnostic, Errors};
 pub use model::{
-    Backup, Broker, Budget, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest, Migrations, Module,
-    OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server, ServerUrl, Service,
-    Solution, TenantDatabases, TenantUse, Tenants, Uses,
+    Backup, Broker, Budget, ChainTransport, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest,
+    Migrations, Module, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server,
+    ServerUrl, Service, Solution, TenantDatabases, TenantUse, Tenants, Uses,
 };
 pub use name::{LONGEST_IDENTIFIER, env_name, short_name};
 pub use reference::reference_markdown;
@@ -88,12 +91,15 @@ impl Manifest {
         overrides::add_flags(&mut layers, &sources.flags, &mut errors);
         layers.complete(&root);
 
-        let manifest = build::build(&layers, &path, &root, &env);
+        let mut manifest = build::build(&layers, &path, &root, &env);
         validate::validate(&layers, &manifest, &mut errors);
         if !errors.is_empty() {
             return Err(Errors::new(errors));
         }
-        Ok(Loaded { settings: layers.settings(), unused: validate::without_effect(&layers, &manifest), manifest })
+        let unused = validate::without_effect(&layers, &manifest);
+        // Nobody declares the bus: what is checked is what was written.
+        bus::add(&mut manifest);
+        Ok(Loaded { settings: layers.settings(), unused, manifest })
     }
 }
 

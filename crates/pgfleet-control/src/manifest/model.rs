@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::builtin::Builtin;
 pub use super::word::{
-    Broker, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, RetryOn,
-    TenantDatabases, TenantUse,
+    Broker, ChainTransport, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder,
+    Placement, RetryOn, TenantDatabases, TenantUse,
 };
 
 /// A checked manifest: every name in it resolves, every path is absolute.
@@ -28,7 +29,7 @@ pub struct Manifest {
     pub control: Control,
     /// The services in the order of the file; at least one.
     pub services: Vec<Service>,
-    /// The modules that the solution has files for, by name.
+    /// The modules that the solution has files for, and those in use that pgfleet brings itself, by name.
     pub modules: BTreeMap<String, Module>,
     /// How migrations run.
     pub migrations: Migrations,
@@ -176,6 +177,8 @@ pub struct Service {
     pub health_timeout: Duration,
     /// Seed properties of its own; [`Manifest::properties_of`] has all.
     pub properties: BTreeMap<String, SecretString>,
+    /// Whether it is the bus: a database that pgfleet itself declares, for the messages between the others.
+    pub bus: bool,
 }
 
 /// `[modules.<name>]`: a reusable schema with its own migration set.
@@ -195,6 +198,8 @@ pub struct Module {
     pub history: Option<String>,
     /// Its connection name; its own name when none.
     pub connection: Option<String>,
+    /// Which of those in the program it is; none for one with files of its own.
+    pub builtin: Option<Builtin>,
 }
 
 impl Service {
@@ -318,8 +323,14 @@ pub struct Tenants {
 pub struct Events {
     /// What carries messages.
     pub broker: Broker,
-    /// Where it is.
+    /// Where it is; none for the bus database and for one process.
     pub url: Option<SecretString>,
+    /// The server of the bus database.
+    pub server: String,
+    /// Name of the bus database.
+    pub database: String,
+    /// What carries the messages by which tenants follow their services.
+    pub chain: ChainTransport,
 }
 
 /// `[backup]`.

@@ -14,7 +14,8 @@ pub(super) fn connection_variables(service: &str) -> [String; 2] {
 /// All variables that a service of this name is handed, but for those of its connection names.
 pub(super) fn service_variables(service: &str) -> Vec<String> {
     let name = env_name(service);
-    let others = ["READ_URL", "CONTROL_URL", "KEY", "CONNECTIONS", "POOL", "SCHEMA", "BUDGET"];
+    let others =
+        ["READ_URL", "CONTROL_URL", "KEY", "CONNECTIONS", "POOL", "SCHEMA", "BUDGET", "EVENTS_BROKER", "EVENTS_URL"];
     connection_variables(service).into_iter().chain(others.map(|what| format!("PGFLEET_{name}_{what}"))).collect()
 }
 

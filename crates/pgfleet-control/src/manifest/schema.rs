@@ -5,8 +5,8 @@
 
 use super::value::Kind;
 use super::word::{
-    Broker, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, RetryOn,
-    TenantDatabases, TenantUse,
+    Broker, ChainTransport, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder,
+    Placement, RetryOn, TenantDatabases, TenantUse,
 };
 
 /// What a key is when nobody sets it.
@@ -101,7 +101,7 @@ pub(super) static KEYS: &[Key] = &[
     key("services.*.seeds", Path, Made("`services/<name>/seeds`"), "Folder of the seed files"),
     key("services.*.layout", Words(LAYOUTS), Unset, "Layout of the migrations' folder; recognised when not named"),
     key("services.*.history", Text, Unset, "History table, as `schema.table`"),
-    key("services.*.modules", List, Is(""), "Modules in the service's database, in the order in which they are migrated, before the service itself"),
+    key("services.*.modules", List, Is(""), "Modules in the service's database, in the order in which they are migrated, before the service itself; `outbox`, `inbox` and `event_streaming` need no files"),
     key("services.*.uses", List, Is(""), "Declared access to other services' modules, as `service:module`"),
     key("services.*.extensions", List, Is(""), "PostgreSQL extensions that provisioning creates"),
     key("services.*.tenants", Words(TenantUse::WORDS), Is("none"), "`own`: the service has data in tenant databases"),
@@ -116,7 +116,7 @@ pub(super) static KEYS: &[Key] = &[
     key("services.*.health_timeout", Duration, Is("60s"), "How long the service may take to become healthy"),
     key("services.*.properties.*", Text, Unset, "Seed property of this service; goes before the one of the same name in `[seeds.properties]`").secret_by_name(),
 
-    key("modules.*.migrations", Path, Made("`modules/<name>/migrations`"), "Folder of the module's migrations"),
+    key("modules.*.migrations", Path, Made("`modules/<name>/migrations`"), "Folder of the module's migrations; for `outbox`, `inbox` and `event_streaming`, files that take the place of pgfleet's own"),
     key("modules.*.seeds", Path, Made("`modules/<name>/seeds`"), "Folder of the module's seed files"),
     key("modules.*.layout", Words(LAYOUTS), Unset, "Layout of the migrations' folder; recognised when not named"),
     key("modules.*.schema", Text, Unset, "Schema of the module's tables; the service's own when not named"),
@@ -163,8 +163,11 @@ pub(super) static KEYS: &[Key] = &[
     key("lint.deny", List, Is(""), "Rules whose findings are errors").unused(),
     key("lint.allow", List, Is(""), "Rules that are off").unused(),
 
-    key("events.broker", Words(Broker::WORDS), Is("postgres"), "What carries messages between services").unused(),
-    key("events.url", Text, Unset, "URL of the broker").url().unused(),
+    key("events.broker", Words(Broker::WORDS), Is("postgres"), "What carries messages between services: `postgres` is a bus database that provisioning makes when a service has the module `outbox` or `inbox`; `in-process` is for a solution of one service"),
+    key("events.url", Text, Unset, "URL of RabbitMQ (`amqp://`, `amqps://`) or NATS (`nats://`, `tls://`)").url(),
+    key("events.server", Text, Made("the only server; of several, that of the control database"), "Server of the bus database"),
+    key("events.database", Text, Is("pgfleet_bus"), "Name of the bus database, with which the names of its roles begin"),
+    key("events.chain", Words(ChainTransport::WORDS), Is("table"), "What carries the messages by which tenants follow their services: `table`: the control database; `broker`: as `broker` says"),
 
     key("backup.store", Text, Is("file:backups"), "`file:PATH` or `s3://bucket/prefix`").unused(),
     key("backup.recipients", List, Is(""), "Age public keys to which backups are encrypted").unused(),

@@ -1,5 +1,6 @@
 //! What the schema cannot say: names that must resolve, pairs that must fit, what production refuses.
 
+mod events;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub(super) fn validate(layers: &Layers, manifest: &Manifest, errors: &mut Vec<Di
     check.ranges();
     check.connections();
     check.tenants();
+    check.events();
     check.properties();
     if manifest.env != "dev" {
         check.production();
@@ -455,6 +457,7 @@ impl Check<'_> {
                 self.error_hinted(&path, message, Some(format!("set {variable}")));
             }
         }
+        self.broker_password();
         let solution = manifest.properties.iter().map(|(name, value)| (vec!["seeds", "properties", name], value));
         let services = manifest.services.iter().flat_map(|service| {
             let own = service.properties.iter();
@@ -523,6 +526,7 @@ pub(super) fn without_effect(layers: &Layers, manifest: &Manifest) -> Vec<Diagno
             }
         }
     }
+    notes.extend(events::without_effect(layers, manifest));
     notes.extend(tenants::without_effect(layers, manifest));
     notes
 }

@@ -126,4 +126,12 @@ words! {
         /// The program itself.
         InProcess = "in-process",
     }
+
+    /// What carries the messages by which tenants follow their services.
+    ChainTransport {
+        /// The table in the control database.
+        Table = "table",
+        /// The broker that carries the services' messages.
+        Broker = "broker",
+    }
 }

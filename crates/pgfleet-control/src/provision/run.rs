@@ -11,7 +11,8 @@ use super::budget::Capacity;
 use super::desired::{DesiredDatabase, DesiredServer};
 use super::role_steps::Passwords;
 use super::state::{
-    ContentState, ServerState, read_content, read_guests_lacking, read_lacking, read_server, read_strays,
+    ContentState, ServerState, read_content, read_guests_lacking, read_histories, read_lacking, read_server,
+    read_strays,
 };
 use super::steps::{Step, conflicts, content_steps, owns_meta, server_steps};
 use crate::error::{Error, ErrorKind};
@@ -365,6 +366,7 @@ async fn read_inside(
     let mut content = read_content(connection).await?;
     content.lacking = read_lacking(connection, &roles.owner, &roles.app, &roles.readonly).await?;
     content.lacking.extend(read_guests_lacking(connection, &roles.owner, &database.guests).await?);
+    content.histories = read_histories(connection).await?;
     content.strays = read_strays(connection, others).await?;
     Ok(content)
 }

@@ -86,6 +86,8 @@ pub struct ContentState {
     pub extensions: BTreeSet<String>,
     /// Tables and sequences whose rights are missing: (owner, schema, grantee, kind).
     pub lacking: BTreeSet<(String, String, String, String)>,
+    /// Histories outside of pgfleet's own schema: (schema, table).
+    pub histories: BTreeSet<(String, String)>,
     /// Rights of other services' roles on tables and sequences: (schema, grantee, kind, right).
     pub strays: BTreeSet<(String, String, String, String)>,
 }
@@ -259,6 +261,23 @@ pub async fn read_content(connection: &Connection) -> Result<ContentState, Error
     Ok(state)
 }
 
+/// Whether a table is the history of a set, by its columns: only its owner writes it, and nobody lacks a right on it.
+const IS_HISTORY: &str = "(SELECT count(*) = 3 FROM pg_catalog.pg_attribute h WHERE h.attrelid = c.oid \
+                          AND h.attname IN ('raw_hash', 'took_ms', 'announced_at') AND NOT h.attisdropped)";
+
+/// Finds the histories outside of pgfleet's own schema.
+pub async fn read_histories(connection: &Connection) -> Result<BTreeSet<(String, String)>, Error> {
+    let rows = connection
+        .simple(&format!(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind = 'r' AND n.nspname NOT IN ('pgfleet', 'information_schema') AND n.nspname !~ '^pg_' \
+               AND {IS_HISTORY}"
+        ))
+        .await?;
+    Ok(rows.iter().map(|row| (text(row, 0), text(row, 1))).collect())
+}
+
 /// Finds what exists without the rights that it should have: made before the default rights were.
 pub async fn read_lacking(
     connection: &Connection,
@@ -276,7 +295,7 @@ pub async fn read_lacking(
                    AS g(name, on_table, on_sequence) \
              JOIN pg_catalog.pg_roles r ON r.rolname = g.name \
              WHERE o.rolname = {owner} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
-               AND n.nspname NOT IN ('pgfleet', 'information_schema') AND n.nspname !~ '^pg_' \
+               AND n.nspname NOT IN ('pgfleet', 'information_schema') AND n.nspname !~ '^pg_' AND NOT {IS_HISTORY} \
                AND NOT CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(r.oid, c.oid, g.on_sequence) \
                    ELSE (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(r.oid, c.oid, p)) \
                          FROM pg_catalog.unnest(pg_catalog.string_to_array(g.on_table, ',')) p) END"
@@ -303,7 +322,7 @@ pub async fn read_guests_lacking(
              JOIN pg_catalog.pg_roles o ON o.oid = c.relowner \
              JOIN (VALUES {}) AS g(name, schema) ON g.schema = n.nspname \
              JOIN pg_catalog.pg_roles r ON r.rolname = g.name \
-             WHERE o.rolname = {} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
+             WHERE o.rolname = {} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT {IS_HISTORY} \
                AND NOT CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(r.oid, c.oid, 'USAGE') \
                    ELSE (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(r.oid, c.oid, p)) \
                          FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p) END",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pgfleet_postgres::quote::quote_qualified;
 use pgfleet_postgres::{quote_ident, quote_literal};
 
 use super::desired::{DesiredDatabase, DesiredServer};
@@ -288,6 +289,12 @@ pub fn content_steps(
             (_, true) => "SELECT",
         };
         push(format!("GRANT {rights} ON ALL {kind} IN SCHEMA {} TO {}", quote_ident(schema), quote_ident(grantee)));
+        // Who may write a history can forge it.
+        let of_schema = state.histories.iter().filter(|(place, _)| place == schema && kind == "TABLES");
+        for (_, table) in of_schema.filter(|_| rights.contains("INSERT")) {
+            let table = quote_qualified(schema, table);
+            push(format!("REVOKE INSERT, UPDATE, DELETE ON {table} FROM {}", quote_ident(grantee)));
+        }
     }
     steps.extend(guest_steps(database, state, others));
     steps

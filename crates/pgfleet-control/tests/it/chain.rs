@@ -22,7 +22,7 @@ const UNSEEN: Choices = Choices { check: false, shared: false };
 
 /// Keeps what it is told.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl ChainListener for Log {
     fn happened(&self, event: &ChainEvent<'_>) {
@@ -31,7 +31,7 @@ impl ChainListener for Log {
 }
 
 impl Log {
-    fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 
@@ -41,14 +41,14 @@ impl Log {
 }
 
 /// A solution with a service that has data in tenants' databases, and one that has not.
-struct Chained {
-    town: Town,
-    trip: String,
-    log: Log,
+pub(crate) struct Chained {
+    pub(crate) town: Town,
+    pub(crate) trip: String,
+    pub(crate) log: Log,
 }
 
 impl Chained {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(15, "").await
     }
 
@@ -63,13 +63,13 @@ impl Chained {
         Self { town, trip, log: Log::default() }
     }
 
-    fn file(&self, name: &str, sql: &str) {
+    pub(crate) fn file(&self, name: &str, sql: &str) {
         let folder = self.town.folder.path().join("services").join(&self.trip);
         std::fs::write(folder.join(name), sql).unwrap();
     }
 
     /// Stores a tenant whose database is not there yet.
-    async fn tenant(&self, name: &str) {
+    pub(crate) async fn tenant(&self, name: &str) {
         let text = format!("dbname={}", self.town.service(name));
         let solution = self.town.open().await;
         solution.create_tenant(name, None, &[string("", text)], UNSEEN, &silent()).await.unwrap();
@@ -87,20 +87,20 @@ impl Chained {
     }
 
     /// Migrates the services' own databases, as `pgfleet migrate` does.
-    async fn migrate(&self) {
+    pub(crate) async fn migrate(&self) {
         self.town.migrate().await;
     }
 
-    async fn control(&self) -> Connection {
+    pub(crate) async fn control(&self) -> Connection {
         self.town.superuser(&self.town.service("control")).await
     }
 
-    async fn control_column(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn control_column(&self, sql: &str) -> Vec<String> {
         column(&self.control().await, sql).await
     }
 
     /// The versions in a tenant's database.
-    async fn versions(&self, tenant: &str) -> Vec<String> {
+    pub(crate) async fn versions(&self, tenant: &str) -> Vec<String> {
         let sql = format!("select version from pgfleet.\"{}_migrations\" order by version::int", self.trip);
         self.tenant_column(tenant, &sql).await
     }
@@ -366,7 +366,7 @@ async fn a_tenant_that_was_left_half_made_is_finished_and_a_finished_one_left_al
     transport.stop().await.unwrap();
 }
 
-fn apply(id: &str, tenant: &str) -> Draft {
+pub(crate) fn apply(id: &str, tenant: &str) -> Draft {
     let message = ApplyDatabaseMigrations { service: "trip".to_owned(), tenant: Some(tenant.to_owned()) };
     Draft { id: id.to_owned(), message: Message::ApplyDatabaseMigrations(message) }
 }

@@ -3,7 +3,9 @@
 
 mod access;
 mod chain;
+mod chain_broker;
 mod directory;
+mod events;
 mod fleet;
 mod isolation;
 mod isolation_of_tenants;

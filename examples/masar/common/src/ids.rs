@@ -24,4 +24,6 @@ ids! {
     TripId: Trip "t_", "a trip"
     BookingId: Booking "b_", "a booking"
     SeatId: Seat "s_", "a seat that was assigned"
+    DeviceId: Device "dt_", "a device of a user"
+    NotificationId: Notification "n_", "a notification"
 }

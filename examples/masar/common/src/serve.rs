@@ -27,7 +27,8 @@ pub async fn run(builder: Builder, port: u16, routes: fn(Service) -> Router) -> 
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let name = builder.name().to_owned();
-    match try_run(builder, port, routes).await {
+    // Boxed: a service that starts is large, and this is in the future of each program.
+    match Box::pin(try_run(builder, port, routes)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // `{:#}`: with its causes and what to do about it.
@@ -83,12 +84,21 @@ pub async fn serve(
     };
     let metrics = service.clone();
     let routes = routes(service.clone())
-        .route("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.pool_metrics())))
+        .route(
+            "/metrics",
+            get(async move || {
+                let text = metrics.pool_metrics() + &metrics.message_metrics();
+                ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+            }),
+        )
         .fallback(async || Problem::new(404, "there is nothing here"))
         // It knows no tenants here, and carries sessions: who wrote something reads it, also from a replica.
         .layer(TenantLayer::new(&service));
     front.routes.get_or_init(|| routes);
-    Ok(server.await?)
+    let served = server.await;
+    // What is being handled or published is ended first.
+    service.shutdown().await;
+    Ok(served?)
 }
 
 /// What stands before the routes, which are there when the schema is.

@@ -56,6 +56,11 @@ impl Client {
     ///
     /// When there is no answer.
     pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.try_send(method, path, body).await.expect("the service answers")
+    }
+
+    /// Sends a request and reads the answer; none when the service ended meanwhile, or does not listen.
+    pub async fn try_send(&self, method: &str, path: &str, body: Option<Value>) -> Option<Answer> {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -63,14 +68,15 @@ impl Client {
             self.0,
             body.len(),
         );
-        let mut stream = TcpStream::connect(self.0).await.expect("the service listens");
-        stream.write_all(request.as_bytes()).await.expect("the request is read");
+        let mut stream = TcpStream::connect(self.0).await.ok()?;
+        stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("the answer is a text");
-        let (head, text) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        stream.read_to_string(&mut answer).await.ok()?;
+        let (head, text) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok())?;
+        // What is no JSON is `null`: see the field.
         let json = serde_json::from_str(text).unwrap_or_default();
-        Answer { status, head: head.to_lowercase(), json, text: text.to_owned() }
+        Some(Answer { status, head: head.to_lowercase(), json, text: text.to_owned() })
     }
 
     /// GET.

@@ -1,5 +1,6 @@
 //! Manifests written into a folder, loaded, and what comes out.
 
+mod events;
 mod layering;
 mod mistakes;
 mod production;

@@ -331,9 +331,9 @@ fn the_example_is_a_valid_manifest() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/masar/pgfleet.toml");
     let loaded = Manifest::load(&Sources { manifest: path, ..Sources::default() }).unwrap();
     assert!(loaded.unused.is_empty());
-    let names: Vec<_> = loaded.manifest.services.iter().map(|service| &*service.name).collect();
+    let names: Vec<_> = loaded.manifest.declared_services().map(|service| &*service.name).collect();
     assert_eq!(names, ["user", "trip", "notifications", "auth"]);
-    for service in &loaded.manifest.services {
+    for service in loaded.manifest.declared_services() {
         assert!(service.migrations.is_dir() && service.seeds.is_dir(), "{}", service.name);
     }
 }

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use masar_common::extract::{Body, Path, Query};
 use masar_common::ids::{BookingId, PassengerId, SeatId, TripId};
+use masar_common::messages::BookingConfirmed;
 use pgfleet::Service;
 use pgfleet::http::Problem;
 use pgfleet::values::{Key, Keyset, Money, Page, PageQuery, Retry, Table};
@@ -73,7 +74,7 @@ pub(crate) async fn book(
     let mut tries = Retry::default().tries();
     let booking = loop {
         let mut tx = db.begin_with(BEGIN).await?;
-        let booked = take_seats(&mut tx, trip, &wanted).await;
+        let booked = take_seats(&service, &mut tx, trip, &wanted).await;
         if let Some(done) = tries.end(tx, booked).await {
             break done?;
         }
@@ -82,7 +83,12 @@ pub(crate) async fn book(
     Ok((StatusCode::CREATED, Json(booking)))
 }
 
-async fn take_seats(tx: &mut PgConnection, trip: TripId, wanted: &Wanted) -> Result<Booking, Problem> {
+async fn take_seats(
+    service: &Service,
+    tx: &mut PgConnection,
+    trip: TripId,
+    wanted: &Wanted,
+) -> Result<Booking, Problem> {
     let seats = wanted.seats.get();
     // The trip first, and only in the version that the passenger has seen; the answer to a conflict has the present one.
     let row = sqlx::query(TRIPS.update("available_seats = available_seats - $3"))
@@ -93,9 +99,12 @@ async fn take_seats(tx: &mut PgConnection, trip: TripId, wanted: &Wanted) -> Res
         .await
         .map_err(refused)?;
     TRIPS.updated(row.as_ref(), wanted.version)?;
-    let price: Option<Money> =
-        sqlx::query_scalar(TRIPS.select("price").and("id = $1").and(OPEN)).bind(trip).fetch_optional(&mut *tx).await?;
-    let price = price.ok_or_else(|| Problem::new(409, "the trip can no longer be booked"))?;
+    let open: Option<(Money, String, String)> =
+        sqlx::query_as(TRIPS.select("price, from_city, to_city").and("id = $1").and(OPEN))
+            .bind(trip)
+            .fetch_optional(&mut *tx)
+            .await?;
+    let (price, from, to) = open.ok_or_else(|| Problem::new(409, "the trip can no longer be booked"))?;
     let total = price.checked_mul(seats.into()).ok_or_else(|| Problem::new(400, "that is too much money"))?;
 
     let booking = BookingId::generate();
@@ -128,6 +137,10 @@ async fn take_seats(tx: &mut PgConnection, trip: TripId, wanted: &Wanted) -> Res
     if assigned.rows_affected() != u64::from(seats.unsigned_abs()) {
         return Err(Problem::new(409, "no seats left"));
     }
+    // In the same transaction: told if and only if it is booked.
+    let told =
+        BookingConfirmed { booking_id: booking, trip_id: trip, passenger_id: wanted.passenger_id, seats, from, to };
+    service.outbox().publish(&mut *tx, &told).await?;
     Ok(sqlx::query_as(BOOKINGS.select(COLUMNS).and("id = $1")).bind(booking).fetch_one(tx).await?)
 }
 

@@ -6,11 +6,11 @@ mod trips;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
-use pgfleet::{Builder, Service};
+use pgfleet::{Builder, Module, Service};
 
 /// What the service needs of its database. The seeds are left to `pgfleet up`: they are rows to try things with.
 pub fn service() -> Builder {
-    Service::builder("trip").migrations(pgfleet::migrations!("migrations"))
+    Service::builder("trip").module(Module::outbox()).migrations(pgfleet::migrations!("migrations"))
 }
 
 /// What it answers.

@@ -1,0 +1,4 @@
+//! The notifications service on databases of tests.
+
+mod crash;
+mod told;
