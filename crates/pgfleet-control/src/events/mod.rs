@@ -1,6 +1,6 @@
 //! Streams, queues, outboxes and inboxes of a solution's databases: looked at and put right from outside of the services.
 //!
-//! [`Solution::event_database`] finds the database that is meant and connects as the service's own application role, so
+//! [`Solution::event_database`](crate::Solution::event_database) finds the database that is meant and connects as the service's own application role, so
 //! nothing can be done here that the service could not do. Everything goes through the interfaces of `pgfleet-events`.
 
 mod broker;
