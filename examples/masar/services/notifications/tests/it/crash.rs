@@ -30,7 +30,7 @@ enum Bus {
 
 impl Bus {
     async fn postgres() -> Self {
-        let server = OwnServer::start(|options| options.max_connections = 60).await.unwrap();
+        let server = durable(60).await;
         pgfleet_brokers::postgres::migrate(
             &pgfleet_postgres::Address::parse(&server.superuser_url("postgres")).unwrap(),
         )
@@ -66,6 +66,16 @@ impl Bus {
             }
         }
     }
+}
+
+/// A server that keeps what it said was committed, as those of tests otherwise need not.
+async fn durable(connections: u32) -> OwnServer {
+    OwnServer::start(|options| {
+        options.max_connections = connections;
+        options.durable = true;
+    })
+    .await
+    .unwrap()
 }
 
 /// A service as a process of its own.
@@ -186,7 +196,7 @@ async fn count(url: &str, sql: &str) -> Option<i64> {
 
 /// So many bookings, and something killed every half second on average.
 async fn bookings_are_told_once(mut bus: Bus, bookings: usize, seed: u64) {
-    let mut data = OwnServer::start(|options| options.max_connections = 100).await.unwrap();
+    let mut data = durable(100).await;
     for database in ["trip", "notifications"] {
         let made = count(&data.superuser_url("postgres"), &format!("CREATE DATABASE {database}")).await;
         assert_eq!(made, None, "a statement without rows");
@@ -211,12 +221,18 @@ async fn bookings_are_told_once(mut bus: Bus, bookings: usize, seed: u64) {
     let passengers: Vec<_> = (0..PASSENGERS).map(|_| tokio::spawn(book(trip.client.clone(), left.clone()))).collect();
     let mut random = StdRng::seed_from_u64(seed);
     let mut kills = [0_usize; 4];
+    // RabbitMQ 3.10 notes the name of a new quorum queue's log half a second later; killed before that, it comes back with
+    // a queue that never has a leader.
+    let settled = Instant::now() + Duration::from_secs(2);
     let deadline = Instant::now() + Duration::from_mins(10);
     while left.load(Ordering::Relaxed) > 0 {
         assert!(Instant::now() < deadline, "{} bookings are left, {kills:?} kills", left.load(Ordering::Relaxed));
         tokio::time::sleep(Duration::from_millis(random.random_range(500..2_500))).await;
         // Programs more often than servers, whose start takes longer.
-        let which = [0, 0, 1, 1, 1, 2, 3][random.random_range(0..7)];
+        let mut which = [0, 0, 1, 1, 1, 2, 3][random.random_range(0..7)];
+        if which == 2 && Instant::now() < settled {
+            which = 1;
+        }
         kills[which] += 1;
         match which {
             0 => trip.kill(),
