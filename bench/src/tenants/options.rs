@@ -54,7 +54,7 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match *arg {
-                "--pgfleet" => pgfleet = Some(PathBuf::from(value()?)),
+                "--pgfleet" => pgfleet = Some(std::path::absolute(value()?)?),
                 "--rounds" => rounds = Some(value()?.parse().context("--rounds takes a number")?),
                 "--tenants" => tenants = Some(value()?.parse().context("--tenants takes a number")?),
                 "--quick" => quick = true,
