@@ -9,12 +9,14 @@
 //! does no I/O and stands on nothing of ours.
 
 mod answer;
+mod backoff;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod consumer;
 mod error;
 mod event;
+pub mod handler;
 mod in_process;
 mod json;
 mod memory;
@@ -22,7 +24,12 @@ mod message;
 mod moment;
 mod position;
 mod queue;
+mod reading;
+mod store;
 mod stream;
+pub mod subscription;
+#[cfg(test)]
+mod testing;
 mod transport;
 
 pub use answer::Answer;
@@ -30,6 +37,7 @@ pub use config::{ConfigStore, Removed, Retention, RetentionPolicy, StreamConfig,
 pub use consumer::{ConsumerStore, GroupOffset, Lease};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Meta, NewEvent};
+pub use handler::Handler;
 pub use in_process::InProcess;
 pub use json::Json;
 pub use memory::{Clock, Memory};
@@ -39,5 +47,6 @@ pub use position::Position;
 pub use queue::{
     DeadLetter, Delivery, Enqueued, InFlight, Nack, NewItem, QueueInfo, QueueStore, Receipt, Redrive, Settled,
 };
+pub use store::{EventStore, GroupStore};
 pub use stream::{Append, Appended, Direction, Expected, Filter, Page, StreamInfo, StreamStore};
 pub use transport::{Delivered, Published, Subscriber, Subscription, Transport};

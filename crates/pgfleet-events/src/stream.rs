@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::error::Error;
 use crate::event::{Event, NewEvent};
 use crate::moment::Moment;
 use crate::position::Position;
+use crate::store::EventStore;
 
 /// The version that a stream must have for an append to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -206,6 +208,19 @@ pub trait StreamStore: fmt::Debug + Send + Sync {
     /// Waits until there may be something behind a position, at most so long. What is appended in this process is known
     /// at once.
     fn wait(&self, after: Position, most: Duration) -> Answer<'_, ()>;
+
+    /// Returns the one store that keeps whatever streams a filter can want, for a store that is made of several; none for
+    /// a store that is one itself, which is what is so when nothing is said.
+    ///
+    /// Positions are of one store: who reads, waits and stores how far he came asks for it first.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) when such streams are in several stores.
+    fn home(&self, filter: &Filter) -> Result<Option<Arc<dyn EventStore>>, Error> {
+        let _ = filter;
+        Ok(None)
+    }
 
     /// Returns what is known of a stream; none when it does not exist.
     fn info<'a>(&'a self, stream: &'a str) -> Answer<'a, Option<StreamInfo>>;
