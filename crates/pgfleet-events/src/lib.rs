@@ -16,6 +16,7 @@ pub mod conformance;
 mod consumer;
 mod error;
 mod event;
+pub mod group;
 pub mod handler;
 mod in_process;
 mod json;

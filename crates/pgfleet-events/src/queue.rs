@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::answer::Answer;
 use crate::error::Error;
-use crate::event::Meta;
+use crate::event::{Event, Meta};
 use crate::json::Json;
 use crate::moment::Moment;
 
@@ -81,6 +81,17 @@ impl NewItem {
     pub fn dedup_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.dedup_id = Some(id.into());
         self
+    }
+}
+
+/// An event as a message: those of one stream are handled in their order, and what is said about it stays with it. Unless
+/// it names a cause already, the event is the cause.
+impl From<&Event> for NewItem {
+    fn from(event: &Event) -> Self {
+        let mut item = Self::new(Arc::clone(&event.kind), event.data.clone()).key(Arc::clone(&event.stream));
+        item.meta = event.meta.clone();
+        item.meta.causation_id.get_or_insert_with(|| event.id.to_string().into());
+        item
     }
 }
 
