@@ -26,6 +26,7 @@ mod moment;
 mod position;
 mod queue;
 mod reading;
+pub mod replay;
 mod store;
 mod stream;
 pub mod subscription;

@@ -129,6 +129,15 @@ impl Reader {
             Self::All { after, .. } => Start::Position(*after),
         }
     }
+
+    /// Where to go on behind an event.
+    pub(crate) fn behind(&self, event: &Event) -> Start {
+        match (self, event.position) {
+            (Self::All { .. }, Some(position)) => Start::Position(position),
+            (Self::All { after, .. }, None) => Start::Position(*after),
+            (Self::Stream { .. }, _) => Start::Version(event.version + 1),
+        }
+    }
 }
 
 /// Finds the first version that was appended at a time or later, as times go up with the versions.
