@@ -33,6 +33,7 @@ pub mod subscription;
 #[cfg(test)]
 mod testing;
 mod transport;
+pub mod upcast;
 
 pub use answer::Answer;
 pub use config::{ConfigStore, Removed, Retention, RetentionPolicy, StreamConfig, StreamKind};
