@@ -27,6 +27,7 @@ mod position;
 mod queue;
 mod reading;
 pub mod replay;
+pub mod snapshot;
 mod store;
 mod stream;
 pub mod subscription;

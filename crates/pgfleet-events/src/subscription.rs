@@ -41,7 +41,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 pub struct Batch {
     /// The events, in order; not none.
     pub events: Vec<Event>,
-    /// Whether there was nothing behind them when they were read: what comes next is new.
+    /// Whether it was found that there was nothing behind them: what comes next is new. Not every store says so before it
+    /// is asked for more.
     pub is_live: bool,
 }
 
