@@ -10,6 +10,7 @@
 
 mod answer;
 mod backoff;
+pub mod cloudevents;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
