@@ -137,7 +137,13 @@ impl StreamStore for Store {
     }
 
     fn head(&self) -> Answer<'_, Position> {
-        Box::pin(self.0.read_head())
+        Box::pin(async move {
+            let heard = self.0.streams.signal.heard();
+            let head = self.0.read_head().await?;
+            // Who waits behind it need not look once more by himself.
+            self.0.streams.signal.quiet(head, heard);
+            Ok(head)
+        })
     }
 
     fn position_at(&self, time: Moment) -> Answer<'_, Position> {

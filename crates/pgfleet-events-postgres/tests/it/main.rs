@@ -4,6 +4,7 @@ mod config;
 mod conformance;
 mod consumers;
 mod crash;
+mod following;
 mod gaps;
 mod inbox;
 mod moves;
