@@ -27,6 +27,7 @@ mod moment;
 mod position;
 mod queue;
 mod reading;
+pub mod registry;
 pub mod replay;
 pub mod snapshot;
 mod store;
