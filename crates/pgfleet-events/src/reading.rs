@@ -13,7 +13,8 @@ use crate::stream::{Direction, Filter, StreamStore};
 pub enum Source {
     /// Those of one stream, by their versions.
     Stream(Arc<str>),
-    /// Those of all streams that a filter wants, in the common order.
+    /// Those of all streams that a filter wants, in the common order. Of one that names a stream, the versions are known
+    /// too.
     All(Filter),
 }
 
@@ -80,38 +81,37 @@ pub(crate) struct Read {
 /// A place in what is read, from which it goes on.
 #[derive(Debug, Clone)]
 pub(crate) enum Reader {
-    Stream { stream: Arc<str>, from: u64 },
+    Stream { stream: Arc<str>, from: u64, filter: Filter },
     All { filter: Filter, after: Position },
 }
 
 impl Reader {
     pub(crate) async fn open(store: &dyn StreamStore, source: &Source, start: Start) -> Result<Self, Error> {
-        let stream = match source {
-            Source::Stream(name) => name,
-            Source::All(filter) => {
-                return Ok(Self::All { filter: filter.clone(), after: start.position(store).await? });
-            }
+        let filter = source.filter();
+        let Some(stream) = filter.stream.clone() else {
+            return Ok(Self::All { filter, after: start.position(store).await? });
         };
         let from = match start {
             Start::Beginning => 1,
             Start::Version(version) => version.max(1),
-            Start::End => store.info(stream).await?.map_or(1, |info| info.last + 1),
-            Start::Time(time) => version_at(store, stream, time).await?,
+            Start::End => store.info(&stream).await?.map_or(1, |info| info.last + 1),
+            Start::Time(time) => version_at(store, &stream, time).await?,
             // Where a position is among the versions only the events behind it say.
-            Start::Position(after) => return Ok(Self::All { filter: source.filter(), after }),
+            Start::Position(after) => return Ok(Self::All { filter, after }),
         };
-        Ok(Self::Stream { stream: Arc::clone(stream), from })
+        Ok(Self::Stream { stream, from, filter })
     }
 
     /// Reads on. Dropping the future leaves the place as it was.
     pub(crate) async fn read(&mut self, store: &dyn StreamStore, limit: usize) -> Result<Read, Error> {
         match self {
-            Self::Stream { stream, from } => {
-                let events = store.read(stream, *from, Direction::Forward, limit).await?;
+            Self::Stream { stream, from, filter } => {
+                let mut events = store.read(stream, *from, Direction::Forward, limit).await?;
                 if let Some(last) = events.last() {
                     *from = last.version + 1;
                 }
                 let at_end = events.len() < limit;
+                events.retain(|event| filter.wants(event));
                 Ok(Read { events, at_end })
             }
             Self::All { filter, after } => {
@@ -196,6 +196,19 @@ mod tests {
         let seventh = store.read("b", 7, Direction::Forward, 1).await.unwrap()[0].position.unwrap();
         assert_eq!(versions(&store, &a, Start::Position(seventh)).await, [8, 9, 10]);
         assert_eq!(versions(&store, &Source::stream("none"), Start::Time(times[0])).await, [0_u64; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_names_a_stream_is_read_by_versions() {
+        let (store, times) = filled().await;
+        store.append("a", Expected::Any, vec![NewEvent::new("Other", Json::trusted("{}"))]).await.unwrap();
+        let made = Filter { stream: Some("a".into()), kinds: vec!["Made".into()], ..Filter::default() };
+        assert_eq!(versions(&store, &Source::All(made.clone()), Start::Version(8)).await, [8, 9, 10]);
+        let until = Filter { until: Some(times[9]), ..made.clone() };
+        assert_eq!(versions(&store, &Source::All(until), Start::Version(8)).await, [8, 9]);
+        let mut reader = Reader::open(&store, &Source::All(made), Start::Version(10)).await.unwrap();
+        reader.read(&store, 100).await.unwrap();
+        assert_eq!(reader.place(), Start::Version(12), "also behind what the filter left out");
     }
 
     #[tokio::test]

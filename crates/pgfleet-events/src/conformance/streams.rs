@@ -34,6 +34,7 @@ macro_rules! stream_conformance {
             parts_share_the_streams_out
             the_head_is_behind_everything_committed
             positions_are_found_by_time
+            the_home_of_a_stream_has_the_same_events
             waiting_ends_when_something_is_appended
             waiting_ends_when_its_time_is_over
             streams_are_described_and_listed
@@ -413,6 +414,21 @@ pub async fn positions_are_found_by_time<S: StreamStore>(store: Arc<S>) {
     assert!(first < all[0].position.unwrap());
     let end = store.position_at(Moment::now().after(LONG)).await.unwrap();
     assert!(end >= all[5].position.unwrap());
+}
+
+/// The store that a stream is said to be in answers as this one does, to reads and to waits.
+pub async fn the_home_of_a_stream_has_the_same_events<S: StreamStore>(store: Arc<S>) {
+    let stream = unique("home");
+    append(&*store, &stream, events(3)).await;
+    let filter = Filter { stream: Some(stream.as_str().into()), ..Filter::default() };
+    let Some(home) = store.home(&filter).unwrap() else { return };
+    assert_eq!(
+        home.read(&stream, 1, Direction::Forward, 10).await.unwrap(),
+        store.read(&stream, 1, Direction::Forward, 10).await.unwrap()
+    );
+    let read = read_all(&*home, &filter, 10).await;
+    assert_eq!(places(&read), places(&read_all(&*store, &filter, 10).await));
+    assert!(home.head().await.unwrap() >= read[2].position.unwrap());
 }
 
 /// Who waits is woken by an append.

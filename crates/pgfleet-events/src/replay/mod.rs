@@ -26,7 +26,7 @@ use crate::position::Position;
 use crate::queue::{NewItem, QueueStore};
 use crate::reading::Reader;
 pub use crate::reading::{Source, Start};
-use crate::stream::StreamStore;
+use crate::stream::{Filter, StreamStore};
 
 /// How many events are read at once.
 const PAGE: usize = 1_000;
@@ -84,6 +84,7 @@ pub struct Replay {
     target: Target,
     name: Arc<str>,
     rate: Option<u32>,
+    limit: u64,
     backoff: (Duration, Duration),
     control: Control,
 }
@@ -134,6 +135,7 @@ impl Replay {
             target,
             name: Uuid::now_v7().to_string().into(),
             rate: None,
+            limit: u64::MAX,
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             control: Control::new(start),
         }
@@ -151,6 +153,13 @@ impl Replay {
     #[must_use]
     pub fn rate(mut self, events_a_second: u32) -> Self {
         self.rate = Some(events_a_second.max(1));
+        self
+    }
+
+    /// Replays at most so many events; its progress says where others go on.
+    #[must_use]
+    pub fn limit(mut self, events: u64) -> Self {
+        self.limit = events;
         self
     }
 
@@ -203,9 +212,11 @@ impl Replay {
             }
         };
         let mut pace = Pace::new(self.rate);
-        while !end.is_reached(reader.place()) {
+        let mut left = self.limit;
+        while left > 0 && !end.is_reached(reader.place()) {
             self.control.go(&mut pace).await?;
-            let mut read = match reader.read(&*store, PAGE).await {
+            let page = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
+            let mut read = match reader.read(&*store, page).await {
                 Ok(read) => read,
                 Err(error) => {
                     self.pause_after(&mut failures, error).await?;
@@ -214,6 +225,7 @@ impl Replay {
             };
             failures.reset();
             read.events.retain(|event| end.includes(event));
+            left -= read.events.len() as u64;
             for events in read.events.chunks(pace.batch(BATCH)) {
                 self.control.go(&mut pace).await?;
                 while let Err(error) = self.hand_over(events).await {
@@ -236,10 +248,12 @@ impl Replay {
     async fn begin(&self, store: &dyn StreamStore) -> Result<(Reader, End), Error> {
         let reader = Reader::open(store, &self.source, self.start).await?;
         let (end, total) = match &reader {
-            Reader::Stream { stream, from } => {
+            Reader::Stream { stream, from, filter } => {
                 let last = store.info(stream).await?;
                 let total = last.as_ref().map_or(0, |info| (info.last + 1).saturating_sub((*from).max(info.first)));
-                (End::Version(last.map_or(0, |info| info.last)), Some(total))
+                // How many of them a filter wants only reading them says.
+                let is_whole = *filter == Filter { stream: filter.stream.clone(), ..Filter::default() };
+                (End::Version(last.map_or(0, |info| info.last)), is_whole.then_some(total.min(self.limit)))
             }
             Reader::All { .. } => (End::Position(store.head().await?), None),
         };

@@ -79,6 +79,27 @@ async fn it_begins_at_a_time_or_behind_a_position() {
     }
 }
 
+#[tokio::test]
+async fn it_ends_after_so_many_events() {
+    let store = filled(&["a", "b"], 1_500).await;
+    for (source, events, total) in [(Source::stream("a"), 1_100, Some(1_100)), (Source::all(), 1_100, None)] {
+        let (target, seen) = seeing();
+        let done =
+            Replay::new(Arc::new(store.clone()), source.clone(), Start::Beginning, target).limit(1_100).run().await;
+        let done = done.unwrap();
+        assert_eq!((done.events, done.total), (events, total), "{source:?}");
+        // Another one goes on with what was left.
+        let (target, rest) = seeing();
+        Replay::new(Arc::new(store.clone()), source.clone(), done.place, target).run().await.unwrap();
+        let all = [numbers(&seen), numbers(&rest)].concat();
+        let wanted: Vec<usize> = match source {
+            Source::Stream(_) => (0..1_500).collect(),
+            Source::All(_) => (0..1_500).flat_map(|n| [n, n]).collect(),
+        };
+        assert_eq!(all, wanted);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_keeps_to_its_rate() {
     for (rate, events, seconds) in [(10, 50, 5), (1_000, 3_000, 3), (1, 3, 3)] {
