@@ -5,6 +5,13 @@
 //! * A *queue* ([`QueueStore`]) hands each message to one consumer, for a time, until somebody says that it is done.
 //! * A *transport* ([`Transport`]) carries [`Message`]s between services, at least once.
 //!
+//! On top of the stores, and the same on all of them:
+//!
+//! * [`subscription`] follows one stream or all, [`group`] shares that out among the members of a group, and [`replay`] has
+//!   events handled again.
+//! * [`registry`] makes several stores one, [`upcast`] reads events of older versions, [`snapshot`] loads what is made of
+//!   a stream, and [`cloudevents`] writes messages for others.
+//!
 //! Who uses them writes against the traits; whether a store is in memory or on PostgreSQL is configuration. This crate
 //! does no I/O and stands on nothing of ours.
 

@@ -193,11 +193,20 @@ impl Part {
 
     async fn give_up(&mut self, event: &Event, error: Error) -> Result<bool, Halt> {
         let options = Arc::clone(&self.options);
+        if let OnFailure::Stop = options.on_failure {
+            return Err(Halt::Stopped(error));
+        }
+        // Storing the same place again asks whether the part is this member's still: one who has lost it must not say that
+        // an event has failed which another one may have handled.
+        let mut failures = Backoff::new(options.backoff);
+        while let Err(error) = self.store.commit(&self.lease, self.position).await {
+            self.lost_or_pause(&mut failures, error, "an offset could not be stored").await?;
+        }
         match &options.on_failure {
-            OnFailure::Stop => return Err(Halt::Stopped(error)),
+            OnFailure::Stop => {}
             OnFailure::Skip(told) => told(event, &error),
             OnFailure::DeadLetter { store, queue } => {
-                let mut failures = Backoff::new(self.options.backoff);
+                let mut failures = Backoff::new(options.backoff);
                 let item = self.dead_letter(event, &error);
                 while let Err(error) = store.enqueue(queue, vec![item.clone()]).await {
                     self.pause_after(&mut failures, error, "an event could not be put into its queue").await?;
@@ -237,8 +246,7 @@ impl Part {
         while self.stored.0 != self.position {
             match self.store.commit(&self.lease, self.position).await {
                 Ok(()) => self.stored = (self.position, Instant::now()),
-                Err(error) if error.is_fenced() => return Err(Ended::Lost.into()),
-                Err(error) => self.pause_after(&mut failures, error, "an offset could not be stored").await?,
+                Err(error) => self.lost_or_pause(&mut failures, error, "an offset could not be stored").await?,
             }
         }
         let position = self.position;
@@ -261,6 +269,14 @@ impl Part {
             return Err(Halt::Stopped(error));
         }
         self.pause(failures, error, what).await
+    }
+
+    /// The same for what the lease is needed for.
+    async fn lost_or_pause(&mut self, failures: &mut Backoff, error: Error, what: &str) -> Result<(), Halt> {
+        if error.is_fenced() {
+            return Err(Ended::Lost.into());
+        }
+        self.pause_after(failures, error, what).await
     }
 
     async fn pause(&mut self, failures: &mut Backoff, error: Error, what: &str) -> Result<(), Halt> {

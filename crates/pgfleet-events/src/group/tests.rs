@@ -156,39 +156,68 @@ async fn members_share_the_parts_and_hand_them_over_while_events_come() {
     assert!(versions.values().all(|last| *last == 100), "{versions:?}");
 }
 
-#[tokio::test]
-async fn a_paused_member_that_wakes_after_its_lease_changes_nothing() {
-    let clock = Clock::still();
-    let store = Memory::with_clock(clock.clone());
-    append(&store, "s", 0).await;
+/// A member whose handler says when it has begun, waits to be woken, and then answers.
+fn paused(store: &Memory, fails: bool, options: GroupOptions) -> (Running, Arc<Notify>, Arc<Notify>) {
     let (entered, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let paused = {
+    let handler = {
         let (entered, wake) = (Arc::clone(&entered), Arc::clone(&wake));
         crate::handler::from_fn(move |_| {
             let (entered, wake) = (Arc::clone(&entered), Arc::clone(&wake));
             Box::pin(async move {
                 entered.notify_one();
                 wake.notified().await;
-                Ok(())
+                if fails { Err(Error::new(ErrorKind::Failed, "told to fail")) } else { Ok(()) }
             })
         })
     };
-    let a = Running::start(member(&store, "a", paused, options(1)));
-    entered.notified().await;
-    clock.advance(Duration::from_mins(1));
-    let (handler, mut hears) = telling(|_| false);
-    let b = Running::start(member(&store, "b", handler, options(1)));
-    assert_eq!(number(&hear(&mut hears, 1).await[0]), 0);
-    b.until("b has stored it", |parts| parts.get(&0).is_some_and(|part| part.handled == 1)).await;
-    let stored = store.offsets(Some("readers")).await.unwrap().remove(0);
-    assert_eq!(stored.member.as_deref(), Some("b"));
+    (Running::start(member(store, "a", handler, options)), entered, wake)
+}
 
-    wake.notify_one();
-    a.until("a notices that it has lost the part", Status::is_empty).await;
-    let after = store.offsets(Some("readers")).await.unwrap().remove(0);
-    assert_eq!((after.position, after.epoch, after.member), (stored.position, stored.epoch, stored.member));
-    a.stop().await;
-    b.stop().await;
+#[tokio::test]
+async fn a_paused_member_that_wakes_after_its_lease_changes_nothing() {
+    for fails in [false, true] {
+        let clock = Clock::still();
+        let store = Memory::with_clock(clock.clone());
+        append(&store, "s", 0).await;
+        let on_failure = OnFailure::DeadLetter { store: Arc::new(store.clone()), queue: "failed".into() };
+        let (a, entered, wake) = paused(&store, fails, GroupOptions { attempts: 1, on_failure, ..options(1) });
+        entered.notified().await;
+        clock.advance(Duration::from_mins(1));
+        let (handler, mut hears) = telling(|_| false);
+        let b = Running::start(member(&store, "b", handler, options(1)));
+        assert_eq!(number(&hear(&mut hears, 1).await[0]), 0);
+        b.until("b has stored it", |parts| parts.get(&0).is_some_and(|part| part.handled == 1)).await;
+        let stored = store.offsets(Some("readers")).await.unwrap().remove(0);
+        assert_eq!(stored.member.as_deref(), Some("b"));
+
+        wake.notify_one();
+        a.until("a notices that it has lost the part", Status::is_empty).await;
+        let after = store.offsets(Some("readers")).await.unwrap().remove(0);
+        assert_eq!((after.position, after.epoch, after.member), (stored.position, stored.epoch, stored.member));
+        assert!(QueueStore::info(&store, "failed").await.unwrap().is_none(), "what b has handled has not failed");
+        a.stop().await;
+        b.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handled_when_a_member_stops_is_finished_or_given_up_after_a_while() {
+    for finishes in [true, false] {
+        let store = Memory::new();
+        append(&store, "s", 0).await;
+        let (a, entered, wake) = paused(&store, false, options(1));
+        entered.notified().await;
+        a.stop.notify_one();
+        if finishes {
+            wake.notify_one();
+        }
+        let began = tokio::time::Instant::now();
+        a.task.await.unwrap().unwrap();
+        let offset = store.offsets(Some("readers")).await.unwrap().remove(0);
+        assert_eq!((offset.position > Position::START, offset.member), (finishes, None));
+        let waited = began.elapsed();
+        assert_eq!(waited >= Duration::from_secs(10), !finishes, "{waited:?}");
+    }
 }
 
 #[tokio::test]
