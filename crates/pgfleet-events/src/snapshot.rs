@@ -156,8 +156,8 @@ impl Snapshots {
         }
     }
 
-    /// Saves a snapshot, if there are so many events behind the one that the aggregate was loaded from; says whether it
-    /// did. Older snapshots are removed.
+    /// Saves a snapshot, if there are so many events behind the one that the aggregate was loaded from, and nobody has saved
+    /// one that is newer; says whether it did. Older snapshots are removed.
     ///
     /// Nothing depends on it: who cannot save may go on.
     ///
@@ -170,17 +170,38 @@ impl Snapshots {
         }
         let (name, version) = (self.stream_of(stream), loaded.version);
         let event = NewEvent::of(KIND, &Writing { version, shape: A::SHAPE, state: &loaded.state })?;
-        // Of two who save at once either will do: the one that is behind costs its reader a few more events.
-        let appended = self.store.append(&name, Expected::Any, vec![event]).await?;
-        self.store.truncate(&name, appended.last).await?;
-        Ok(true)
+        // A snapshot never takes the place of a newer one, behind which the stream may have been truncated already.
+        let expected = match self.event(&name).await? {
+            None => Expected::NoStream,
+            Some(there) => {
+                let header = there.data.to::<Header>().ok().filter(|header| header.shape == A::SHAPE);
+                if let Some(header) = header
+                    && (version..=self.last(stream).await?).contains(&header.version)
+                {
+                    return Ok(false);
+                }
+                Expected::Exact(there.version)
+            }
+        };
+        match self.store.append(&name, expected, vec![event]).await {
+            Ok(appended) => self.store.truncate(&name, appended.last).await.map(|_| true),
+            // Somebody else was quicker; which of the two is newer nobody needs to know.
+            Err(error) if error.is_wrong_version() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn event(&self, name: &str) -> Result<Option<Event>, Error> {
+        Ok(self.store.read(name, u64::MAX, Direction::Backward, 1).await?.pop())
+    }
+
+    async fn last(&self, stream: &str) -> Result<u64, Error> {
+        Ok(self.store.info(stream).await?.map_or(0, |info| info.last))
     }
 
     async fn newest<A: Aggregate>(&self, stream: &str) -> Result<Option<(A, u64)>, Error> {
         let name = self.stream_of(stream);
-        let Some(event) = self.store.read(&name, u64::MAX, Direction::Backward, 1).await?.pop() else {
-            return Ok(None);
-        };
+        let Some(event) = self.event(&name).await? else { return Ok(None) };
         // The shape first: the state of another one need not be readable.
         let read = event.data.to::<Header>().and_then(|header| {
             let state = (header.shape == A::SHAPE).then(|| event.data.to::<State<A>>()).transpose()?;
@@ -189,8 +210,7 @@ impl Snapshots {
         match read {
             Ok(Some((state, version))) => {
                 // One that says more than the stream has is of another stream of that name.
-                let last = self.store.info(stream).await?.map_or(0, |info| info.last);
-                Ok((version <= last).then_some((state, version)))
+                Ok((version <= self.last(stream).await?).then_some((state, version)))
             }
             Ok(None) => Ok(None),
             Err(error) => {
@@ -268,6 +288,23 @@ mod tests {
             snapshots.load::<Sum>("none").await.unwrap(),
             Loaded { state: Sum::default(), version: 0, snapshot: 0 }
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_late_does_not_take_the_place_of_a_newer_snapshot() {
+        let (store, snapshots) = filled(10).await;
+        let late = snapshots.load::<Sum>("s").await.unwrap();
+        store.append("s", late.expected(), (1..=10).map(event).collect()).await.unwrap();
+        let newer = snapshots.load::<Sum>("s").await.unwrap();
+        assert!(snapshots.save("s", &newer).await.unwrap());
+        store.truncate("s", 20).await.unwrap();
+        assert!(!snapshots.save("s", &late).await.unwrap());
+        let loaded = snapshots.load::<Sum>("s").await.unwrap();
+        assert_eq!((loaded.state.sum, loaded.version, loaded.snapshot), (110, 20, 20));
+        // One of another shape is no obstacle.
+        store.append("s", loaded.expected(), (1..=10).map(event).collect()).await.unwrap();
+        let other = Loaded { state: Other::default(), version: 15, snapshot: 0 };
+        assert!(snapshots.save("s", &other).await.unwrap());
     }
 
     #[tokio::test]
