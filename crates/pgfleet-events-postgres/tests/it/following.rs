@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgfleet_events::group::{Group, GroupOptions, OnFailure, Status};
+use pgfleet_events::registry::{Events, Routing};
 use pgfleet_events::replay::{Replay, ReplayState, Target};
 use pgfleet_events::subscription::{Source, Start, StreamSubscription};
 use pgfleet_events::{
-    ConsumerStore as _, Error, ErrorKind, Event, Expected, Filter, NewEvent, Position, QueueStore, StreamStore as _,
-    handler,
+    Append, ConsumerStore as _, Error, ErrorKind, Event, EventStore, Expected, Filter, Memory, NewEvent, NewItem,
+    Position, QueueStore, Receipt, StreamStore, handler,
 };
 use pgfleet_events_postgres::{Options, Store};
 use pgfleet_local::testing::TestServer;
@@ -109,7 +110,7 @@ async fn who_follows_is_woken_and_does_not_look_all_the_time() {
         // What waits behind the end waits, rather than being told to look at once.
         let head = store.head().await.unwrap();
         let began = Instant::now();
-        pgfleet_events::StreamStore::wait(&*store, head, Duration::from_millis(200)).await.unwrap();
+        StreamStore::wait(&*store, head, Duration::from_millis(200)).await.unwrap();
         assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
         let appended = Instant::now();
         let (events, ()) = tokio::join!(next(&mut subscription), append(&place.store, "s", 1));
@@ -267,4 +268,36 @@ async fn a_replay_is_slowed_down_paused_and_ends_where_the_events_ended() {
     }
     let waiting = QueueStore::info(&*store, "again").await.unwrap().unwrap();
     assert_eq!(waiting.ready, 61, "each is there once");
+}
+
+#[tokio::test]
+async fn streams_in_memory_and_on_tables_are_behind_one_face() {
+    let place = Place::new().await;
+    let stores: [(&str, Arc<dyn EventStore>); 2] =
+        [("postgres", Arc::new(place.store.clone())), ("memory", Arc::new(Memory::new()))];
+    let events = Arc::new(Events::new(&Routing::new("postgres").route("session-*", "memory"), stores).unwrap());
+    for (n, stream) in ["trip-1", "session-1", "trip-2"].into_iter().enumerate() {
+        events.append(stream, Expected::NoStream, vec![NewEvent::of("Counted", &n).unwrap()]).await.unwrap();
+    }
+    assert_eq!(StreamStore::list(&place.store, "", None, 10).await.unwrap().len(), 2, "the session is in memory only");
+    let both = ["trip-1", "session-1"].map(|stream| Append {
+        stream: stream.into(),
+        expected: Expected::Any,
+        events: vec![NewEvent::of("C", &0).unwrap()],
+    });
+    assert_eq!(events.append_several(both.into()).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let all = Filter::default();
+    assert_eq!(events.read_all(Position::START, 10, &all).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let trips = Filter { stream_prefix: Some("trip-".into()), ..Filter::default() };
+    for (source, wanted) in [(Source::stream("session-1"), vec![1]), (Source::All(trips), vec![0, 2])] {
+        let mut subscription = StreamSubscription::new(events.clone(), source, Start::Beginning);
+        assert_eq!(next(&mut subscription).await.iter().map(number).collect::<Vec<_>>(), wanted);
+    }
+    for queue in ["mails", "session-mails"] {
+        events.enqueue(queue, vec![NewItem::of("Mail", &1).unwrap()]).await.unwrap();
+        let out = events.dequeue(queue, "me", 10, Duration::from_secs(30)).await.unwrap();
+        let receipts: Vec<Receipt> = out.into_iter().map(|delivery| delivery.receipt).collect();
+        assert_eq!(events.acknowledge(&receipts).await.unwrap().done, 1, "{queue}");
+    }
+    assert!(QueueStore::info(&place.store, "session-mails").await.unwrap().is_none());
 }
