@@ -1,9 +1,9 @@
 //! Reading as a group: members share the streams out, and each event is handled by one of them.
 //!
-//! The streams are in parts ([`Filter::part_of`]); a member has leases on some of them, renews these, reads each part by
-//! itself and stores how far he has come. The lease is the fence: who has lost a part cannot store anything for it, and
-//! whoever has it by now begins behind what was stored last. So an event may be handled more than once, when a member ends
-//! between handling and storing, but never left out; of one stream they come in order.
+//! The streams are in parts ([`Filter::part_of`](crate::Filter::part_of)); a member has leases on some of them, renews
+//! these, reads each part by itself and stores how far it has come. The lease is the fence: who has lost a part cannot
+//! store anything for it, and whoever has it by now begins behind what was stored last. So an event may be handled more
+//! than once, when a member ends between handling and storing, but never left out; of one stream they come in order.
 //!
 //! Who must count each event once writes what it led to and the offset in one transaction; that is what a projection is.
 
