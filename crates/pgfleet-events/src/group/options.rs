@@ -27,7 +27,9 @@ pub struct GroupOptions {
     pub lease: Duration,
     /// How many events are handed over at once, at most; 500 by default.
     pub batch: usize,
-    /// How often an event that fails is handed over by itself before it counts as failed; 5 by default.
+    /// How often an event that fails is handed over by itself before it counts as failed; 5 by default. Failures that may
+    /// pass ([`Error::is_retryable`]) do not count, and are tried again without end: what the handler needs and cannot
+    /// reach is no fault of the event.
     pub attempts: u32,
     /// The first and the longest pause between tries; 100 ms and 10 s by default.
     pub backoff: (Duration, Duration),

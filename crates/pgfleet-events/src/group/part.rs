@@ -182,9 +182,12 @@ impl Part {
     /// Hands an event over as often as is allowed; says whether it was handled, rather than left out.
     async fn hand_over_one(&mut self, event: &Event) -> Result<bool, Halt> {
         let mut failures = Backoff::new(self.options.backoff);
+        let mut failed = 0;
         loop {
             let Err(error) = self.handler.handle(std::slice::from_ref(event)).await else { return Ok(true) };
-            if failures.tries() + 1 >= self.options.attempts {
+            // An outage of what the handler needs is no fault of the event.
+            failed += u32::from(!error.is_retryable());
+            if failed >= self.options.attempts.max(1) {
                 return self.give_up(event, error).await;
             }
             self.pause(&mut failures, error, "an event could not be handled").await?;

@@ -298,6 +298,25 @@ async fn a_failed_event_becomes_a_message_that_says_why() {
 }
 
 #[tokio::test]
+async fn an_outage_is_waited_for_and_makes_no_event_fail() {
+    let store = Memory::new();
+    append(&store, "s", 0).await;
+    let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    let handler = crate::handler::from_fn(move |_| {
+        let is_over = counted.fetch_add(1, std::sync::atomic::Ordering::AcqRel) >= 10;
+        let answer = if is_over { Ok(()) } else { Err(Error::new(ErrorKind::Unavailable, "not now")) };
+        Box::pin(std::future::ready(answer))
+    });
+    let on_failure = OnFailure::DeadLetter { store: Arc::new(store.clone()), queue: "failed".into() };
+    let running = Running::start(member(&store, "a", handler, GroupOptions { on_failure, ..options(1) }));
+    let status = running.until("it is handled", |parts| parts.get(&0).is_some_and(|part| part.handled == 1)).await;
+    assert_eq!((status[&0].skipped, calls.load(std::sync::atomic::Ordering::Acquire)), (0, 11));
+    running.stop().await;
+    assert!(QueueStore::info(&store, "failed").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_handler_that_panics_stops_its_part() {
     let store = Memory::new();
     append(&store, "s", 0).await;
