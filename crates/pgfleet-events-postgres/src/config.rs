@@ -5,16 +5,13 @@ use std::time::{Duration, Instant};
 
 use pgfleet_events::{
     Answer, ConfigStore, Error, ErrorKind, Removed, Retention, RetentionPolicy, StreamConfig, StreamKind,
-    StreamStore as _,
 };
 use pgfleet_postgres::{quote_ident, quote_literal};
 use tokio_postgres::Row;
 
 use crate::error::failed;
+use crate::retention::{Run, STEP};
 use crate::store::Store;
-
-/// How many streams are looked at at once.
-const PAGE: usize = 1_000;
 
 /// The columns of a configuration; spans of time in microseconds.
 const CONFIG: &str = "name, kind, max_attempts, (extract(epoch FROM visibility) * 1000000)::bigint, \
@@ -24,7 +21,7 @@ const CONFIG: &str = "name, kind, max_attempts, (extract(epoch FROM visibility) 
 
 const POLICY: &str = "name, streams, (extract(epoch FROM max_age) * 1000000)::bigint, max_count, max_bytes, enabled";
 
-fn micros(time: Duration) -> i64 {
+pub(crate) fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -32,7 +29,7 @@ fn time(micros: i64) -> Duration {
     Duration::from_micros(micros.max(0).unsigned_abs())
 }
 
-fn number(value: u64) -> i64 {
+pub(crate) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -70,18 +67,18 @@ fn policy_of(row: &Row) -> RetentionPolicy {
 }
 
 /// Whether a name is one that a pattern stands for.
-fn fits(pattern: &str, name: &str) -> bool {
+pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 /// The configuration that holds for a stream: its own, else the longest pattern.
-fn longest<'a>(configs: &'a [StreamConfig], name: &str) -> Option<&'a StreamConfig> {
+pub(crate) fn longest<'a>(configs: &'a [StreamConfig], name: &str) -> Option<&'a StreamConfig> {
     let fitting = configs.iter().filter(|config| config.kind == StreamKind::Stream && fits(&config.name, name));
     fitting.max_by_key(|config| (!config.name.ends_with('*'), config.name.len()))
 }
 
 /// The tighter one of each limit.
-fn tighter(one: Retention, other: Retention) -> Retention {
+pub(crate) fn tighter(one: Retention, other: Retention) -> Retention {
     fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
         match (one, other) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -165,7 +162,7 @@ fn check(config: &StreamConfig) -> Result<(), Error> {
 }
 
 impl Store {
-    fn table(&self, name: &str) -> String {
+    pub(crate) fn table(&self, name: &str) -> String {
         format!("{}.{name}", quote_ident(&self.0.options.schema))
     }
 
@@ -204,19 +201,6 @@ impl Store {
             return Err(doing(error));
         }
         Ok(())
-    }
-
-    /// Removes of one stream what goes beyond a limit.
-    async fn retain(&self, stream: &str, retention: Retention) -> Result<u64, Error> {
-        let age = retention.max_age.map(micros);
-        let (count, bytes) = (retention.max_count.map(number), retention.max_bytes.map(number));
-        let sql = format!("SELECT {}($1, $2::bigint * interval '1 microsecond', $3, $4)", self.table("retain_events"));
-        let db = self.0.connection().await?;
-        let row = db
-            .query_one(&sql, &[&stream, &age, &count, &bytes])
-            .await
-            .map_err(|error| failed(format!("old events of stream {stream} could not be removed"), error))?;
-        Ok(row.get::<_, i64>(0).unsigned_abs())
     }
 }
 
@@ -359,35 +343,12 @@ impl ConfigStore for Store {
 
     fn apply_retention(&self) -> Answer<'_, Removed> {
         Box::pin(async move {
-            let (configs, policies) = (self.configs().await?, self.policies().await?);
-            let policies: Vec<_> = policies.iter().filter(|policy| policy.enabled).collect();
-            let mut removed = Removed::default();
-            // Without a limit no stream need be looked at.
-            if policies.iter().all(|policy| policy.retention.is_none())
-                && configs.iter().all(|config| config.kind == StreamKind::Queue || config.retention.is_none())
-            {
-                return Ok(removed);
-            }
-            let mut after: Option<Arc<str>> = None;
-            loop {
-                let page = self.list("", after.as_deref(), PAGE).await?;
-                for info in &page {
-                    let configured = longest(&configs, &info.stream).map(|config| config.retention);
-                    let fitting = policies.iter().filter(|policy| fits(&policy.streams, &info.stream));
-                    let limits = fitting
-                        .fold(configured.unwrap_or_default(), |limits, policy| tighter(limits, policy.retention));
-                    if limits.is_none() {
-                        continue;
-                    }
-                    let events = self.retain(&info.stream, limits).await?;
-                    removed.events += events;
-                    removed.streams += u64::from(events > 0);
-                }
-                match page.last() {
-                    Some(last) if page.len() == PAGE => after = Some(Arc::clone(&last.stream)),
-                    _ => return Ok(removed),
-                }
-            }
+            let mut run = Run::new(self, STEP).await?;
+            while run.step(self).await? {}
+            Ok(Removed {
+                streams: run.events.streams + run.messages.streams,
+                events: run.events.events + run.messages.events,
+            })
         })
     }
 }

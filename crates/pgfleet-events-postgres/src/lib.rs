@@ -11,15 +11,18 @@ mod consumers;
 mod error;
 pub mod executor;
 pub mod inbox;
+pub mod keeper;
 pub mod module;
 pub mod outbox;
 pub mod projection;
 mod queues;
+mod retention;
 mod store;
 mod streams;
 mod wire;
 
 pub use executor::Executor;
 pub use inbox::{Consumer, ConsumerOptions, Inbox};
+pub use keeper::{Keeper, KeeperOptions, KeeperStats};
 pub use outbox::{Outbox, Relay, RelayOptions};
 pub use store::{Options, Store};

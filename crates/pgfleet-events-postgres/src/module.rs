@@ -17,6 +17,7 @@ const EVENT_STREAMING_FILES: &[File] = &[
     ("003_retention_policies.sql", include_str!("../migrations/event_streaming/003_retention_policies.sql")),
     ("004_stream_configurations.sql", include_str!("../migrations/event_streaming/004_stream_configurations.sql")),
     ("005_rights.sql", include_str!("../migrations/event_streaming/005_rights.sql")),
+    ("006_keeper.sql", include_str!("../migrations/event_streaming/006_keeper.sql")),
 ];
 
 const OUTBOX_FILES: &[File] = &[

@@ -60,6 +60,16 @@ impl Store {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.0.rotate_queues((bytes, bytes)).await
     }
+
+    /// As [`rotate_queues`](Self::rotate_queues), as the worker does it.
+    pub(crate) async fn rotate_if_full(&self) -> Result<bool, Error> {
+        self.0.rotate_queues(BYTES).await
+    }
+
+    /// Removes some of what is kept for a time only; returns how much.
+    pub(crate) async fn clean_queues(&self) -> Result<i64, Error> {
+        self.0.clean_queues().await
+    }
 }
 
 impl Inner {
@@ -118,6 +128,15 @@ impl Inner {
         Ok(did)
     }
 
+    async fn clean_queues(&self) -> Result<i64, Error> {
+        let db = self.queue_connection().await?;
+        let row = db
+            .query_one(&self.queues.sql.clean, &[])
+            .await
+            .map_err(|error| failed("what is kept for a time could not be removed", error))?;
+        Ok(row.get(0))
+    }
+
     /// Starts the worker, which ends with the store.
     pub(super) fn start_queue_worker(self: &Arc<Self>) {
         if !self.queues.worker.started.swap(true, Ordering::AcqRel) {
@@ -131,10 +150,7 @@ impl Inner {
             self.rotate_queues(BYTES).await?;
         }
         if found.was_whole {
-            let db = self.queue_connection().await?;
-            db.query_one(&self.queues.sql.clean, &[])
-                .await
-                .map_err(|error| failed("what is kept for a time could not be removed", error))?;
+            self.clean_queues().await?;
         }
         let due = found.due_in.map_or(PAUSE, |due| Duration::try_from_secs_f64(due.max(0.0)).unwrap_or(PAUSE));
         Ok(due.clamp(Duration::from_millis(10), PAUSE))

@@ -100,13 +100,13 @@ impl Inner {
                 .query(&self.streams.sql.ticks_from, &[&tick, &TICKS])
                 .await
                 .map_err(|error| failed("ticks could not be read", error))?;
-            let run: Arc<[Arc<Tick>]> = rows.iter().map(|row| Arc::new(Tick::of(row))).collect();
-            if run.is_empty() {
-                (run, 0)
-            } else {
+            let run: Arc<[Arc<Tick>]> = Tick::all(&rows).into();
+            if !run.is_empty() {
                 runs.keep(Arc::clone(&run));
-                (run, 0)
             }
+            // A row may begin before it.
+            let index = run.partition_point(|known| known.number < tick);
+            (run, index)
         };
         // The first may be read to its end.
         let done = run.get(index).is_some_and(|first| first.number == tick && seq >= first.top());
@@ -124,10 +124,16 @@ impl Inner {
         if rows.is_empty() {
             return Ok(Behind::Nothing);
         }
-        // With the one before, so that who is behind that finds it here, too.
-        let before = run.last().filter(|last| last.number == tick).cloned();
-        let index = usize::from(before.is_some());
-        let run: Arc<[Arc<Tick>]> = before.into_iter().chain(rows.iter().map(|row| Arc::new(Tick::of(row)))).collect();
+        let mut found = Tick::all(&rows);
+        // With the one before, so that who is behind that finds it here, too. A row that begins before it has it.
+        if let (Some(last), Some(first)) = (run.last(), found.first())
+            && last.number == tick
+            && first.number > tick
+        {
+            found.insert(0, Arc::clone(last));
+        }
+        let index = found.partition_point(|known| known.number <= tick);
+        let run: Arc<[Arc<Tick>]> = found.into();
         runs.keep(Arc::clone(&run));
         Ok(Behind::Ticks(run, index))
     }
@@ -203,7 +209,7 @@ impl Inner {
         filter: &Filter,
     ) -> Result<Vec<Row>, Error> {
         let top = last.top();
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&from, &top, &last.hi, &first.lo_seq, &first.lo, &limit];
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&from, &top, &*last.hi, &first.lo_seq, &*first.lo, &limit];
         let conditions = Conditions::of(filter, values.len() + 1);
         values.extend(conditions.values());
         let sql = &self.streams.sql;
@@ -245,7 +251,7 @@ impl Inner {
             .query(&self.streams.sql.last_tick, &[])
             .await
             .map_err(|error| failed("the last tick could not be read", error))?;
-        Ok(rows.first().map(Tick::of).map_or(Position::START, |tick| place(tick.number, tick.top())))
+        Ok(Tick::all(&rows).last().map_or(Position::START, |tick| place(tick.number, tick.top())))
     }
 
     /// Finds the position right before the first event of a time or later.

@@ -29,7 +29,8 @@ impl Sql {
         let (ticks, events) = (tick::COLUMNS, rows::COLUMNS);
         // The first tick that holds an event: none before it does.
         let tick_of = format!(
-            "(SELECT t.tick FROM {s}.ticks t WHERE t.epoch = (SELECT max(c.epoch) FROM {s}.cluster c WHERE c.floor < e.seq) \
+            "(SELECT CASE WHEN t.run_length = 1 THEN t.tick ELSE t.run_ticks[width_bucket(e.seq - 1, t.run_tops) + 1] END \
+             FROM {s}.ticks t WHERE t.epoch = (SELECT max(c.epoch) FROM {s}.cluster c WHERE c.floor < e.seq) \
              AND t.hi_next > e.xid AND t.hi_seq >= e.seq AND (t.cut IS NULL OR t.cut >= e.seq) \
              AND pg_visible_in_snapshot(e.xid, t.hi) ORDER BY t.hi_next, t.tick LIMIT 1)"
         );
@@ -60,11 +61,14 @@ impl Sql {
                  {CONDITIONS} ORDER BY e.seq LIMIT $6"
             ),
             late: format!("SELECT {events} FROM {s}.events e WHERE e.seq = ANY ($1){CONDITIONS}"),
-            ticks_from: format!("SELECT {ticks} FROM {s}.ticks WHERE tick >= $1 ORDER BY tick LIMIT $2"),
+            ticks_from: format!("SELECT {ticks} FROM {s}.ticks_behind($1::bigint - 1, $2) ORDER BY tick"),
             next_ticks: format!("SELECT {ticks} FROM {s}.next_ticks($1, $2, $3)"),
             make_tick: format!("SELECT {ticks} FROM {s}.make_tick($1)"),
             last_tick: format!("SELECT {ticks} FROM {s}.ticks ORDER BY tick DESC LIMIT 1"),
-            tick_at: format!("SELECT min(tick) FROM {s}.ticks WHERE at >= $1"),
+            tick_at: format!(
+                "SELECT (SELECT coalesce(t.run_ticks[1], t.tick) FROM {s}.ticks t \
+                 WHERE t.tick = (SELECT min(a.tick) FROM {s}.ticks a WHERE a.at >= $1))"
+            ),
             info: format!("{info} FROM {}", ends("$1")),
             list: format!(
                 "WITH RECURSIVE names AS ( \

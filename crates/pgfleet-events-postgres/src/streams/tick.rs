@@ -1,6 +1,7 @@
 //! Ticks: what was seen together first.
 //!
-//! A tick never changes, so what was read of it is kept.
+//! A tick never changes, so what was read of it is kept. Ticks of long ago may be put together into one row (`merge_ticks`
+//! in `006_keeper.sql`); what such a row says of each of them is what it was.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use tokio_postgres::Row;
 use crate::wire::{Snapshot, Xid};
 
 /// The columns of a tick, as [`Tick::of`] reads them.
-pub(super) const COLUMNS: &str = "tick, epoch, lo, hi, lo_seq, hi_seq, from_seq, cut, late, events";
+pub(super) const COLUMNS: &str = "tick, epoch, lo, hi, lo_seq, hi_seq, from_seq, cut, late, events, \
+                                  run_ticks, run_tops, run_events";
 
 /// How many runs of ticks are kept: one for each reader somewhere else.
 const RUNS: usize = 8;
@@ -20,8 +22,9 @@ const RUNS: usize = 8;
 pub(crate) struct Tick {
     pub(super) number: i64,
     pub(super) epoch: i32,
-    pub(super) lo: Snapshot,
-    pub(super) hi: Snapshot,
+    pub(super) lo: Arc<Snapshot>,
+    /// Of one that is in a row with others, that of the last of them: what it sees besides has a higher seq.
+    pub(super) hi: Arc<Snapshot>,
     pub(super) lo_seq: i64,
     hi_seq: i64,
     pub(super) from_seq: i64,
@@ -32,18 +35,47 @@ pub(crate) struct Tick {
 }
 
 impl Tick {
-    pub(super) fn of(row: &Row) -> Self {
-        Self {
+    /// Reads the ticks of rows.
+    pub(super) fn all(rows: &[Row]) -> Vec<Arc<Self>> {
+        let mut ticks = Vec::with_capacity(rows.len());
+        for row in rows {
+            Self::of(row, &mut ticks);
+        }
+        ticks
+    }
+
+    /// Adds the ticks of a row, one in most cases.
+    fn of(row: &Row, ticks: &mut Vec<Arc<Self>>) {
+        let row_itself = Self {
             number: row.get(0),
             epoch: row.get(1),
-            lo: row.get(2),
-            hi: row.get(3),
+            lo: Arc::new(row.get(2)),
+            hi: Arc::new(row.get(3)),
             lo_seq: row.get(4),
             hi_seq: row.get(5),
             from_seq: row.get(6),
             cut: row.get(7),
             late: row.get(8),
             events: row.get(9),
+        };
+        let Some(numbers) = row.get::<_, Option<Vec<i64>>>(10) else { return ticks.push(Arc::new(row_itself)) };
+        let (tops, events): (Vec<i64>, Vec<i64>) = (row.get(11), row.get(12));
+        // Nothing is late but in the first; each begins above all that was seen before it.
+        let (mut lo_seq, mut from_seq, mut late) = (row_itself.lo_seq, row_itself.from_seq, row_itself.late);
+        for ((number, top), events) in numbers.into_iter().zip(tops).zip(events) {
+            ticks.push(Arc::new(Self {
+                number,
+                epoch: row_itself.epoch,
+                lo: Arc::clone(&row_itself.lo),
+                hi: Arc::clone(&row_itself.hi),
+                lo_seq,
+                hi_seq: top,
+                from_seq,
+                cut: None,
+                late: std::mem::take(&mut late),
+                events,
+            }));
+            (lo_seq, from_seq) = (top, top);
         }
     }
 

@@ -7,6 +7,7 @@ mod crash;
 mod following;
 mod gaps;
 mod inbox;
+mod keeper;
 mod moves;
 mod outbox;
 mod place;
