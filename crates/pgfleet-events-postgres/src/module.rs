@@ -18,6 +18,7 @@ const EVENT_STREAMING_FILES: &[File] = &[
     ("004_stream_configurations.sql", include_str!("../migrations/event_streaming/004_stream_configurations.sql")),
     ("005_rights.sql", include_str!("../migrations/event_streaming/005_rights.sql")),
     ("006_keeper.sql", include_str!("../migrations/event_streaming/006_keeper.sql")),
+    ("007_wake.sql", include_str!("../migrations/event_streaming/007_wake.sql")),
 ];
 
 const OUTBOX_FILES: &[File] = &[

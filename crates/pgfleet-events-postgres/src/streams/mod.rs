@@ -51,7 +51,7 @@ impl Store {
     /// Appends events to streams within somebody's transaction, all or nothing.
     ///
     /// The streams are locked until the transaction ends, so it should end soon: others who append to them wait. Nobody
-    /// sees the events before it is committed; call [`Store::wake`] after that, for readers in this process.
+    /// sees the events before it is committed; call [`Store::wake`] after that, for readers who wait.
     ///
     /// # Errors
     ///
@@ -67,9 +67,11 @@ impl Store {
         answers(&appends, outcomes)
     }
 
-    /// Tells readers in this process that something was appended in a transaction which is committed now.
+    /// Tells readers that something was appended in a transaction which is committed now.
+    ///
+    /// Those in other processes are told a little later, and only when called within a runtime.
     pub fn wake(&self) {
-        self.0.streams.signal.appended();
+        self.0.appended();
     }
 
     /// Forgets what is kept of the database, after it was restored under the running store.

@@ -15,6 +15,7 @@ pub(crate) struct Sql {
     pub(super) ticks_from: String,
     pub(super) next_ticks: String,
     pub(super) make_tick: String,
+    pub(super) tick_for_others: String,
     pub(super) last_tick: String,
     pub(super) tick_at: String,
     pub(super) info: String,
@@ -64,6 +65,7 @@ impl Sql {
             ticks_from: format!("SELECT {ticks} FROM {s}.ticks_behind($1::bigint - 1, $2) ORDER BY tick"),
             next_ticks: format!("SELECT {ticks} FROM {s}.next_ticks($1, $2, $3)"),
             make_tick: format!("SELECT {ticks} FROM {s}.make_tick($1)"),
+            tick_for_others: format!("SELECT {s}.tick_for_others($1)"),
             last_tick: format!("SELECT {ticks} FROM {s}.ticks ORDER BY tick DESC LIMIT 1"),
             tick_at: format!(
                 "SELECT (SELECT coalesce(t.run_ticks[1], t.tick) FROM {s}.ticks t \

@@ -111,7 +111,7 @@ async fn lot(store: &Arc<Inner>, mut jobs: Vec<Job>) {
     };
     match answer {
         Ok(outcomes) => {
-            store.streams.signal.appended();
+            store.appended();
             for (job, outcome) in jobs.into_iter().zip(outcomes) {
                 if outcome == Outcome::Busy {
                     // Somebody's transaction holds the stream. Its append waits for that by itself.
@@ -152,7 +152,7 @@ async fn alone(store: &Arc<Inner>, job: Job) {
     }
     .await;
     if answer.is_ok() {
-        store.streams.signal.appended();
+        store.appended();
     }
     let _gone = job.answer.send(answer);
 }
