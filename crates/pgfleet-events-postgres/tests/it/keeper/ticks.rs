@@ -1,6 +1,7 @@
 //! Ticks that are put together: whoever reads sees what he saw.
 
 use std::collections::HashSet;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,11 +10,12 @@ use pgfleet_events::{
     Append, ConsumerStore as _, Direction, Event, Expected, Filter, Moment, Position, StreamStore as _,
 };
 use pgfleet_events_postgres::{KeeperOptions, Store};
-use pgfleet_postgres::Connection;
+use pgfleet_local::testing::OwnServer;
+use pgfleet_postgres::{Address, Connection, Purpose, connect};
 use rand::RngExt as _;
 
 use super::{events, fill, quick};
-use crate::place::{Place, key, pool, until};
+use crate::place::{Place, key, migrate, open, pool, until};
 use crate::support::column;
 
 type Key = (Position, Arc<str>, u64);
@@ -35,9 +37,8 @@ async fn read(store: &Store, mut after: Position, batch: usize) -> Vec<Event> {
 }
 
 /// Appends in small transactions, some of which are committed late, with a reader in between who makes ticks.
-async fn history(place: &Place, count: usize) -> Vec<Event> {
-    let store = &place.store;
-    let transactions = pool(&place.database.url(), 8);
+async fn history(store: &Store, url: &str, count: usize) -> Vec<Event> {
+    let transactions = pool(url, 8);
     let mut open = Vec::new();
     let (mut all, mut after) = (Vec::new(), Position::START);
     let mut last = None;
@@ -118,7 +119,7 @@ async fn ticks_that_are_put_together_are_read_as_before() {
     for (length, rows) in [(2, 50), (7, 20), (1_000, 5_000)] {
         let place = Place::new().await;
         let connection = place.connect().await;
-        let all = history(&place, 300).await;
+        let all = history(&place.store, &place.database.url(), 300).await;
         let store = &place.store;
         let mut asked = Vec::new();
         for event in all.iter().step_by(17) {
@@ -164,7 +165,7 @@ async fn ticks_that_are_put_together_are_read_as_before() {
 async fn ticks_whose_events_are_gone_go_with_them() {
     let place = Place::new().await;
     let connection = place.connect().await;
-    let all = history(&place, 250).await;
+    let all = history(&place.store, &place.database.url(), 250).await;
     let store = &place.store;
     let middle = all[all.len() / 2].position.unwrap();
     store.lease("group", "m", 1, middle, Duration::from_mins(1)).await.unwrap();
@@ -232,7 +233,7 @@ async fn readers_who_read_meanwhile_see_each_event_once_in_one_order() {
             merged
         }
     });
-    let all = history(&place, 800).await;
+    let all = history(&place.store, &place.database.url(), 800).await;
     done.store(true, Ordering::Release);
     assert!(merging.await.unwrap() > 50);
     for reader in readers {
@@ -263,4 +264,43 @@ async fn a_keeper_puts_together_what_is_old_enough() {
     assert_eq!(keeper.stop().await.merged_ticks, 999);
     assert_eq!(column(&connection, rows).await, ["102"]);
     assert_eq!(keys(&read(&place.other(), Position::START, 1_000).await), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ticks_that_were_put_together_outlive_a_move_to_another_cluster() {
+    let (old, new) = tokio::join!(OwnServer::start(|_| {}), OwnServer::start(|_| {}));
+    let (old, new) = (old.unwrap(), new.unwrap());
+    let url = old.superuser_url("postgres");
+    migrate(&url, "event_streaming").await;
+    // Numbers of transactions that the new cluster is far from.
+    let burn = pool(&url, 1);
+    for _ in 0..500 {
+        burn.get().await.unwrap().query("SELECT pg_current_xact_id()", &[]).await.unwrap();
+    }
+    let mut all = history(&open(&url), &url, 150).await;
+    let session = connect(&Address::parse(&url).unwrap(), &Purpose::new("test")).await.unwrap();
+    assert!(merge(&session, 6, 5_000).await > 10);
+    // What no tick has yet.
+    fill(&open(&url), "untold", 5).await;
+    let bin = &old.running().bin_dir;
+    let dump = tempfile::NamedTempFile::new().unwrap();
+    assert!(Command::new(bin.join("pg_dump")).arg(&url).arg("-f").arg(dump.path()).status().unwrap().success());
+    let moved = new.superuser_url("postgres");
+    let mut restore = Command::new(bin.join("psql"));
+    restore.args(["-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"]).arg(dump.path()).arg(&moved);
+    assert!(restore.status().unwrap().success());
+    let store = open(&moved);
+    // Somebody appends before anybody reads.
+    fill(&store, "first", 4).await;
+    all.extend(read(&store, all.last().unwrap().position.unwrap(), 3).await);
+    for _ in 0..20 {
+        fill(&store, "after", 2).await;
+        all.extend(read(&store, all.last().unwrap().position.unwrap(), 3).await);
+    }
+    check(&open(&moved), &all, |_| true, &[7]).await;
+    // What was left of the old ticks, and those of the new cluster.
+    let session = connect(&Address::parse(&moved).unwrap(), &Purpose::new("test")).await.unwrap();
+    session.execute_all("UPDATE event_streaming.keepers SET merged_upto = 0").await.unwrap();
+    assert!(merge(&session, 6, 5_000).await > 10);
+    check(&open(&moved), &all, |_| true, &[1, 7, 1_000]).await;
 }
