@@ -314,15 +314,16 @@ BEGIN
     IF a_seq >= v_tick.run_tops[v_place] THEN
         RETURN v_before + v_tick.run_events[v_place];
     END IF;
+    -- Less what is left of it behind the position: what was removed before it has been read as well.
     IF v_place > 1 THEN
         v_from := v_tick.run_tops[v_place - 1];
     ELSE
         v_from := v_tick.from_seq;
-        v_late := (SELECT count(*) FROM unnest(v_tick.late) AS s WHERE s <= a_seq);
+        v_late := (SELECT count(*) FROM events e WHERE e.seq = ANY (v_tick.late) AND e.seq > a_seq);
     END IF;
-    RETURN v_before + v_late + (
+    RETURN v_before + v_tick.run_events[v_place] - v_late - (
         SELECT count(*) FROM events e
-        WHERE e.seq > v_from AND e.seq <= a_seq AND pg_visible_in_snapshot(e.xid, v_tick.hi)
+        WHERE e.seq > greatest(v_from, a_seq) AND e.seq <= v_tick.run_tops[v_place] AND pg_visible_in_snapshot(e.xid, v_tick.hi)
           AND (e.seq > v_tick.lo_seq OR NOT pg_visible_in_snapshot(e.xid, v_tick.lo)));
 END
 $$;
