@@ -299,7 +299,7 @@ pub(crate) const ALTER_ATTEMPTS: &str = "ALTER TABLE pgfleet.attempts ADD COLUMN
      ADD COLUMN IF NOT EXISTS invalid_indexes oid[];";
 
 /// One row of the history, without the applied text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
     /// The version as recorded; `R__<description>` for a repeatable.
     pub version: String,

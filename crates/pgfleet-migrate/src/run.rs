@@ -203,6 +203,7 @@ struct Looked {
     /// For each set the rows of its history.
     rows: Vec<Vec<Row>>,
     has_history: Vec<bool>,
+    there: Vec<store::There>,
 }
 
 impl Looked {
@@ -258,13 +259,21 @@ impl Run<'_> {
         }
         // Files are checked before the lock is asked for: a typing error must not make others wait.
         let units = self.units(&looked, &[])?;
-        if let Some(finished) = self.lock(connection).await? {
-            return self.done_by_another(connection, &finished, created, began).await;
+        if self.options.stop.is_asked() {
+            return Err(Error::new(ErrorKind::Stopped, format!("stopped before {}", self.target.name)));
         }
-        let result = self.locked(connection, created, began, (looked, units)).await;
-        // Freed at once for those who poll; if this fails, closing the connection frees it.
-        let _freed = lock::unlock(connection, LockKey::Migrate).await;
-        result
+        // In one round trip; what is read behind a lock that was granted is read under it.
+        let asked = lock::try_lock_and_read(connection, LockKey::Migrate, || self.look(connection)).await;
+        let again =
+            match asked.map_err(|error| Error::connection(format!("cannot lock {}", self.target.name), error))? {
+                Some(again) => again?,
+                None => match self.lock(connection).await? {
+                    Some(finished) => return self.done_by_another(connection, &finished, created, began).await,
+                    None => self.look(connection).await?,
+                },
+            };
+        // The lock is freed with the connection, which is closed next.
+        self.locked(connection, created, began, (looked, units), again).await
     }
 
     /// Reports what a run would do, or what would stop it.
@@ -295,7 +304,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    /// What happens under the lock; nothing read before counts.
+    /// What happens under the lock; nothing read before counts, only what was `looked` at under it.
     ///
     /// `ready` is what was made of the plan before: where the plan is the same still, a large file
     /// need not be read again.
@@ -305,8 +314,8 @@ impl Run<'_> {
         created: bool,
         began: Instant,
         ready: (Looked, Vec<Unit<'_>>),
+        mut looked: Looked,
     ) -> Result<Report, Error> {
-        let mut looked = self.look(connection).await?;
         self.check(connection, &mut looked).await?;
         if looked.is_empty() {
             return self.done_by_another(connection, &looked, created, began).await;
@@ -340,10 +349,7 @@ impl Run<'_> {
             }
         }
         if self.options.announcer.is_some() {
-            match announce::rows(connection, self.path).await {
-                Ok(rows) => self.announce(connection, &rows, Some(Due::Unstamped), &mut report).await,
-                Err(error) => report.notes.push(format!("the run is not announced yet: {error}")),
-            }
+            self.announce(connection, &self.rows_after(&looked), Some(Due::Unstamped), &mut report).await;
         }
         report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(report)
@@ -371,6 +377,9 @@ impl Run<'_> {
             let shared = self.target.guest().is_some();
             let beside =
                 store::Beside { seeds: seeds && !shared, seeds_by_tenant: seeds && shared, attempts, backfills };
+            if looked.there[at].suffices(&set.history, beside) {
+                continue;
+            }
             store::ensure(connection, &set.history, beside).await.map_err(|error| {
                 Error::connection(format!("cannot make the history in {}", self.target.name), error)
             })?;
@@ -390,10 +399,12 @@ impl Run<'_> {
     fn looked(&self, looks: Vec<store::Look>) -> Looked {
         let mut rows = Vec::with_capacity(looks.len());
         let mut has_history = Vec::with_capacity(looks.len());
+        let mut there = Vec::with_capacity(looks.len());
         let mut seeds = Vec::new();
         for (at, look) in looks.into_iter().enumerate() {
             let set = &self.path.sets()[at];
             has_history.push(look.rows.is_some());
+            there.push(look.there);
             rows.push(look.rows.unwrap_or_default());
             let chosen = self.options.set.as_ref().is_none_or(|chosen| *chosen == set.name);
             // Seeds need the schema of the newest version: a run that stops below it runs none.
@@ -403,7 +414,25 @@ impl Run<'_> {
             }
         }
         let plan = PathPlan::new(self.path, &rows, self.options);
-        Looked { plan, seeds, rows, has_history }
+        Looked { plan, seeds, rows, has_history, there }
+    }
+
+    /// What the histories hold when all that was planned is applied, as far as announcing needs it.
+    fn rows_after(&self, looked: &Looked) -> Vec<Vec<Row>> {
+        let mut rows = looked.rows.clone();
+        for &(at, step) in &looked.plan.order {
+            let set = &self.path.sets()[at];
+            let version = match step {
+                Step::Migration(index) => set.migrations[index].version.to_string(),
+                Step::Repeatable(index) => {
+                    let version = format!("R__{}", set.repeatables[index].description);
+                    rows[at].retain(|row| row.version != version);
+                    version
+                }
+            };
+            rows[at].push(Row { version, run: self.id.clone(), ..Row::default() });
+        }
+        rows
     }
 
     /// Applies the user's choices to what was found, and brings it into its order.

@@ -17,6 +17,29 @@ pub(crate) struct Look {
     pub(crate) rows: Option<Vec<Row>>,
     /// Names and checksums of seeds that ran.
     pub(crate) seeds: Vec<(String, String)>,
+    /// Which tables of ours are there as they should be.
+    pub(crate) there: There,
+}
+
+/// What a look has seen to be there, so that nobody has to ask again before it is written to.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct There {
+    /// The history, with the columns that are read.
+    history: bool,
+    /// The record of seeds that was asked for.
+    seeds: bool,
+}
+
+impl There {
+    /// Whether [`ensure`] would find nothing to do.
+    pub(crate) fn suffices(self, table: &HistoryTable, beside: Beside) -> bool {
+        // One of the user's choice may lack columns that are only written.
+        self.history
+            && table.schema == SCHEMA
+            && (self.seeds || !(beside.seeds || beside.seeds_by_tenant))
+            && !beside.attempts
+            && !beside.backfills
+    }
 }
 
 /// Which record of seeds is read.
@@ -63,7 +86,8 @@ pub(crate) async fn look(
                  FROM {} h, pg_catalog.to_jsonb(h) j",
                 table.quoted()
             );
-            read(connection, table, seeds, present).await
+            let looked = read(connection, table, seeds, present).await?;
+            Ok(Look { there: There::default(), ..looked })
         }
         looked => looked,
     }
@@ -112,6 +136,9 @@ async fn read(
             Ok(SimpleQueryMessage::CommandComplete(_)) => {
                 if finished == 0 {
                     found.rows = Some(std::mem::take(&mut rows));
+                    found.there.history = true;
+                } else {
+                    found.there.seeds = true;
                 }
                 finished += 1;
             }

@@ -1,5 +1,7 @@
 //! Which database a connection leads to, whatever its address looks like.
 
+use futures_util::future::try_join;
+
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind};
 
@@ -23,13 +25,12 @@ impl Identity {
     ///
     /// The connection is lost, or the server does not say.
     pub async fn of(connection: &Connection) -> Result<Self, Error> {
-        let system_identifier = system_identifier(connection).await?;
-        let rows = connection
-            .simple(
-                "SELECT d.datname, d.oid, pg_catalog.current_setting('server_version_num') \
-                 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
-            )
-            .await?;
+        // Two messages, since the first may be refused, and one round trip.
+        let database = connection.simple(
+            "SELECT d.datname, d.oid, pg_catalog.current_setting('server_version_num') \
+             FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
+        );
+        let (system_identifier, rows) = try_join(system_identifier(connection), database).await?;
         // Half an answer would make strangers the same database.
         let text = |at: usize| rows.first().and_then(|row| row.get(at)).ok_or_else(|| unanswered(connection));
         let number = |at: usize| text(at)?.parse().map_err(|_| unanswered(connection));

@@ -7,6 +7,7 @@
 //! Advisory locks are per database: one key serves every database, and a lock that is meant for the
 //! whole server must be taken in one agreed database.
 
+use futures_util::future::{join, try_join};
 use serde::{Deserialize, Serialize};
 
 use crate::{Connection, Error, session};
@@ -98,41 +99,59 @@ impl std::fmt::Display for Holder {
 ///
 /// [`crate::ErrorKind::Pooler`] when the connection has no session for itself; no lock is left behind.
 pub async fn try_lock(connection: &Connection, key: LockKey) -> Result<bool, Error> {
+    Ok(try_lock_and_read(connection, key, || std::future::ready(())).await?.is_some())
+}
+
+/// Tries to take the lock, and reads something behind it in the same round trip; none when the lock was not granted.
+///
+/// `read` must send its statements when it is first polled: what it gives was read under the lock then. It may run twice.
+///
+/// # Errors
+///
+/// As [`try_lock`]. What `read` fails with is part of what it gives.
+pub async fn try_lock_and_read<T, F>(
+    connection: &Connection,
+    key: LockKey,
+    read: impl Fn() -> F,
+) -> Result<Option<T>, Error>
+where
+    F: Future<Output = T>,
+{
     let number = key.number();
-    let mut answer = ask(connection, number).await?;
-    if answer == NOT_OURS && connection.proven().is_none() {
+    let (mut asked, mut found) = join(ask(connection, number), read()).await;
+    if asked.as_ref().is_ok_and(|(answer, _)| answer == NOT_OURS) && connection.proven().is_none() {
         session::prove(connection).await?;
-        answer = ask(connection, number).await?;
+        (asked, found) = join(ask(connection, number), read()).await;
     }
+    let (answer, held) = asked?;
     if answer == NOT_OURS {
         return Err(session::refused(connection, "its session was changed"));
     }
     if answer != GRANTED {
-        return Ok(false);
+        return Ok(None);
     }
-    let held = connection
-        .simple(&format!(
-            "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() \
-             AND classid = {SPACE} AND objid = {number} AND objsubid = 2 AND granted"
-        ))
-        .await?;
-    if held.is_empty() {
+    if !held {
         return Err(session::refused(connection, "the lock was granted to another session"));
     }
-    Ok(true)
+    Ok(Some(found))
 }
 
 const GRANTED: &str = "1";
 const NOT_OURS: &str = "2";
 
-/// Asks for the lock if this is a session of ours.
-async fn ask(connection: &Connection, number: i32) -> Result<String, Error> {
+/// Asks for the lock if this is a session of ours, and right behind it whether this session holds it.
+async fn ask(connection: &Connection, number: i32) -> Result<(String, bool), Error> {
     let sql = format!(
         "SELECT CASE WHEN {} THEN pg_catalog.pg_try_advisory_lock({SPACE}, {number})::int ELSE {NOT_OURS} END",
         connection.ours_sql()
     );
-    let rows = connection.simple(&sql).await?;
-    Ok(rows.first().and_then(|row| row.get(0)).unwrap_or_default().to_owned())
+    // A message of its own: a pooler may give it to another session, and that is what is to be found out.
+    let look = format!(
+        "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() \
+         AND classid = {SPACE} AND objid = {number} AND objsubid = 2 AND granted"
+    );
+    let (rows, held) = try_join(connection.simple(&sql), connection.simple(&look)).await?;
+    Ok((rows.first().and_then(|row| row.get(0)).unwrap_or_default().to_owned(), !held.is_empty()))
 }
 
 /// Frees the lock; says whether it was ours.
