@@ -93,9 +93,18 @@ async fn the_order_of_keys_is_kept_while_consumers_die_and_messages_are_poison()
                         }
                     } else if delivery.attempt < 3 && rand::random_bool(0.02) {
                         // Died.
-                    } else if store.acknowledge(&[delivery.receipt]).await.unwrap().done == 1 {
-                        done.lock().unwrap().entry(key).or_default().push(n);
-                        ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    } else {
+                        // Before it is acknowledged: the next of the key may be handled the moment after.
+                        done.lock().unwrap().entry(key.clone()).or_default().push(n);
+                        if store.acknowledge(&[delivery.receipt]).await.unwrap().done == 1 {
+                            ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        } else {
+                            // It took too long, and the message is somebody else's.
+                            let mut done = done.lock().unwrap();
+                            let of_key = done.get_mut(&key).unwrap();
+                            let at = of_key.iter().position(|other| *other == n).unwrap();
+                            of_key.remove(at);
+                        }
                     }
                 }
             }
