@@ -92,7 +92,7 @@ struct Limit {
     plain: Vec<Arc<Plain>>,
 }
 
-const INSERT: &str = "INSERT INTO limit_events (stream, stream_hash, version, xid, seq, at, id, type, data) \
+const INSERT: &str = "INSERT INTO limit_events (stream, part, version, xid, seq, at, id, type, data) \
      SELECT $1, 0, $2 + o, pg_current_xact_id(), nextval('limit_seq'), clock_timestamp(), gen_random_uuid(), 'Booked', p::jsonb \
      FROM unnest($3::text[]) WITH ORDINALITY AS t (p, o)";
 
