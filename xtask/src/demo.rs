@@ -1,4 +1,4 @@
-//! The main job on a PostgreSQL of its own, with two services at work, left running to be tried.
+//! The main job on a PostgreSQL of its own, with three services at work, left running to be tried.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -16,7 +16,7 @@ const MANIFEST: &str = "pgfleet.toml";
 const DEV: &str = "pgfleet.dev.toml";
 
 /// The services that have a program, and the port that each would like.
-const SERVICES: [(&str, u16); 2] = [("user", 8081), ("trip", 8082)];
+const SERVICES: [(&str, u16); 3] = [("user", 8081), ("trip", 8082), ("notifications", 8083)];
 
 /// How long a service may take to say that it is one of ours.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,18 +25,18 @@ pub(crate) fn run() -> Result<()> {
     system::ensure(&[Need::Server])?;
     let root = run::root()?;
     let program = run::build("pgfleet", &[])?;
-    eprintln!("\nThe two services of the example in Rust; they are compiled once:");
-    let programs = [run::build("masar-user", &[])?, run::build("masar-trip", &[])?];
+    eprintln!("\nThe three services of the example in Rust; they are compiled once:");
+    let programs =
+        [run::build("masar-user", &[])?, run::build("masar-trip", &[])?, run::build("masar-notifications", &[])?];
     let folder = root.join("target/demo/masar");
     // What is there is kept: it may have been edited by whoever tries things out, and a server belongs to it.
     if !folder.join(MANIFEST).exists() {
         run::visibly(run::command(&program)?.args(["init", "--template", "masar"]).arg(&folder))?;
     }
     let before = fs::read_to_string(folder.join(DEV)).unwrap_or_default();
-    let [(user, kept_user), (trip, kept_trip)] = SERVICES.map(|(service, usual)| port(service, usual, &before));
-    // Held until both were chosen, so that they differ.
-    drop((kept_user, kept_trip));
-    let ports = [user, trip];
+    let found = SERVICES.map(|(service, usual)| port(service, usual, &before));
+    // Free ones are held until all were chosen, so that they differ.
+    let ports = found.map(|(port, _)| port);
     let dev = dev(ports, &programs.map(|path| path.to_string_lossy().into_owned()));
     fs::write(folder.join(DEV), dev).with_context(|| format!("cannot write {DEV} in {}", folder.display()))?;
     eprintln!("\nIn {}:", folder.display());
@@ -76,7 +76,7 @@ fn is_ours(service: &str, port: u16) -> bool {
 }
 
 /// Says how the services are run: the programs as they were built, each on its port.
-fn dev(ports: [u16; 2], programs: &[String; 2]) -> String {
+fn dev(ports: [u16; 3], programs: &[String; 3]) -> String {
     let mut text = "# Written by `cargo xtask demo` each time.\n".to_owned();
     for ((service, _), (port, program)) in SERVICES.iter().zip(ports.iter().zip(programs)) {
         // A text with the escapes of Rust is one of TOML.
@@ -86,7 +86,7 @@ fn dev(ports: [u16; 2], programs: &[String; 2]) -> String {
     text
 }
 
-fn next_steps(program: &str, folder: &str, [user, trip]: [u16; 2]) -> String {
+fn next_steps(program: &str, folder: &str, [user, trip, notifications]: [u16; 3]) -> String {
     let steps = [
         ("every service: version, pending, failed", "status"),
         ("psql in the trip database, as the service's own role", "psql trip"),
@@ -97,7 +97,7 @@ fn next_steps(program: &str, folder: &str, [user, trip]: [u16; 2]) -> String {
     ];
     let (program, folder) = (quoted(program), quoted(folder));
     let mut text = format!(
-        "\nThe four databases of the example are up, and two of its services. Try next:\n\n\
+        "\nThe four databases of the example are up, and three of its services. Try next:\n\n\
          \x20 # the drivers, and the trips from Cairo to Alexandria\n\
          \x20 curl http://127.0.0.1:{user}/drivers\n\
          \x20 curl 'http://127.0.0.1:{trip}/trips?from=Cairo&to=Alexandria'\n\n\
@@ -105,6 +105,8 @@ fn next_steps(program: &str, folder: &str, [user, trip]: [u16; 2]) -> String {
          \x20 curl http://127.0.0.1:{trip}/trips/t_0194409ce9fa70a1c29304152637e801/bookings \\\n\
          \x20   -H 'content-type: application/json' \\\n\
          \x20   -d '{{\"passengerId\": \"p_0194409ac5d67e7fa071829304b5c601\", \"seats\": 2, \"version\": 1}}'\n\n\
+         \x20 # what trip published and notifications received, once\n\
+         \x20 curl http://127.0.0.1:{notifications}/passengers/p_0194409ac5d67e7fa071829304b5c601/notifications\n\n\
          \x20 cd {folder}\n"
     );
     for (why, command) in steps {
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn next_steps_can_be_pasted() {
-        let text = next_steps("/a b/pgfleet", "/a b/demo", [8081, 9000]);
+        let text = next_steps("/a b/pgfleet", "/a b/demo", [8081, 9000, 8083]);
         assert!(text.contains("\n  cd '/a b/demo'\n"), "{text}");
         assert!(text.contains("\n  '/a b/pgfleet' psql trip\n"), "{text}");
         assert!(text.contains("\n  curl 'http://127.0.0.1:9000/trips?from=Cairo&to=Alexandria'\n"), "{text}");
@@ -141,7 +143,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"service\":\"user\"}").unwrap();
             other
         });
-        let file = dev([1, taken], &["/a b/user".to_owned(), "/a b/trip".to_owned()]);
+        let file = dev([1, taken, 2], &["/a b/user".to_owned(), "/a b/trip".to_owned(), "/told".to_owned()]);
         assert!(file.contains(&format!("run = \"PORT={taken} exec '/a b/trip'\"")), "{file}");
         assert_ne!(port("trip", taken, &file).0, taken);
         drop(listens.join().unwrap());
@@ -157,7 +159,7 @@ mod tests {
             let _read = stream.read(&mut request).unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"service\":\"trip\",\"status\":\"ready\"}").unwrap();
         });
-        let file = dev([1, taken], &["/user".to_owned(), "/trip".to_owned()]);
+        let file = dev([1, taken, 2], &["/user".to_owned(), "/trip".to_owned(), "/told".to_owned()]);
         assert_eq!(port("trip", 8082, &file).0, taken);
         listens.join().unwrap();
     }
