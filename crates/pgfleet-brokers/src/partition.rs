@@ -30,6 +30,7 @@ impl Partition {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         // The lower bits of FNV mix least.
         let number = (hash ^ (hash >> 32)) % count as u64;
+        // Below `count`, so it fits.
         Self::Keyed(usize::try_from(number).unwrap_or_default())
     }
 

@@ -285,6 +285,7 @@ impl<T> Shared<T> {
             }
             // What is due and could not be taken waits for another to be ended, which rings.
             let wake = due.filter(|due| *due > now).map_or(until, |due| due.min(until));
+            // Rung for or due: the loop looks either way.
             let _ = tokio::time::timeout_at(wake.into(), self.changed.notified()).await;
         }
     }

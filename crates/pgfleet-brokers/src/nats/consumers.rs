@@ -50,8 +50,13 @@ pub(super) async fn topics(open: &Open, group: &str) -> Result<Vec<Arc<str>>, Er
     let stream = stream.map_err(|error| unavailable(BROKER, "the stream does not answer", error))?;
     match stream.consumer_info(name).await {
         Ok(info) => {
-            let topics: Vec<String> =
-                serde_json::from_str(&info.config.description.unwrap_or_default()).unwrap_or_default();
+            // Taken for a group without topics, those of all its members would be written over.
+            let text = info.config.description.unwrap_or_default();
+            let topics: Vec<String> = serde_json::from_str(&text).map_err(|error| {
+                Error::invalid(format!("{BROKER}: the consumers of {group} do not say which topics they are for"))
+                    .with_hint("somebody else made them; remove them (nats consumer rm), or name the group otherwise")
+                    .because(error)
+            })?;
             Ok(topics.into_iter().map(Arc::from).collect())
         }
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(Vec::new()),

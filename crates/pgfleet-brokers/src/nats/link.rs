@@ -119,6 +119,7 @@ impl Link {
         let (changed, changes) = watch::channel(Changes::default());
         let mut login = ConnectOptions::new();
         if let Some(server) = self.servers.iter().find(|server| server.has_user_pass()) {
+            // A URL with a password only has an empty name.
             let user = decoded(server.username().unwrap_or_default());
             login = match server.password() {
                 Some(password) => login.user_and_password(user, decoded(password)),

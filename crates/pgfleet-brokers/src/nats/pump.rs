@@ -110,6 +110,7 @@ impl Pump {
     /// Gives back what is here and what the server sends before it knows that nobody listens any more.
     async fn give_back(mut self) {
         let left = self.shared.window().release(self.hold);
+        // Whatever of this does not reach the server comes again after its visibility.
         for message in left {
             let _ = message.ack_with(AckKind::Nak(None)).await;
         }
@@ -124,7 +125,7 @@ impl Pump {
                 }
             }
         };
-        // Without a server nothing ends, and everything comes again after its visibility anyway.
+        // Without a server nothing ends.
         let _ = tokio::time::timeout(LEAVE_WITHIN, rest).await;
         let _ = self.open.client.flush().await;
     }
@@ -182,11 +183,13 @@ impl Pump {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!(group = &*self.subscription.group, %error, "what is no message of ours was left out");
+                // Lost, it comes again, and is left out again.
                 let _ = message.ack_with(AckKind::Term).await;
                 return;
             }
         };
         if !self.wants(&read.topic).await {
+            // Lost, it comes again, and is passed over again.
             let _ = message.ack().await;
             return;
         }

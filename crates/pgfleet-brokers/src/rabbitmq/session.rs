@@ -222,11 +222,13 @@ async fn take_in(group: &Group, shared: &Shared<Acker>, hold: Hold, delivery: De
         Ok(message) => message,
         Err(error) => {
             tracing::error!(group = group.name(), %error, "what is no message of ours was rejected");
+            // With the channel gone it comes again, and is rejected again.
             let _ = delivery.acker.reject(BasicRejectOptions::default()).await;
             return;
         }
     };
     if !group.wants(&message.topic) {
+        // With the channel gone it comes again, and is passed over again.
         let _ = delivery.acker.ack(BasicAckOptions::default()).await;
         return;
     }

@@ -6,9 +6,9 @@ use pgfleet_events::{DeadLetter, Delivery, Error, InFlight, QueueInfo, Redrive};
 use tokio_postgres::Row;
 
 use super::rows;
-use super::values::{At, Id};
 use crate::error::failed;
 use crate::store::Inner;
+use crate::wire::{At, Id};
 
 impl Inner {
     pub(super) async fn peek(&self, queue: &str, limit: usize) -> Result<Vec<Delivery>, Error> {

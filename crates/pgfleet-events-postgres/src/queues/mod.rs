@@ -13,7 +13,6 @@ mod signal;
 mod sql;
 mod store;
 mod take;
-mod values;
 mod worker;
 
 use std::collections::HashMap;

@@ -7,10 +7,10 @@ use pgfleet_postgres::pool::{Pooled, Transaction};
 use uuid::Uuid;
 
 use super::Known;
-use super::values::{Id, Jsonb};
 use crate::Store;
 use crate::error::failed;
 use crate::store::Inner;
+use crate::wire::{Id, Jsonb};
 
 impl Store {
     /// Puts messages into a queue in the caller's transaction: they are in the queue when it has committed, and not when it

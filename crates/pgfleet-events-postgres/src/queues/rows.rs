@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::receipt::Handle;
-use super::values::{At, Id, Jsonb};
+use crate::wire::{At, Id, Jsonb};
 
 /// Reads a delivery; what the one before it has, too, is shared with it. None for the row that is no message.
 pub(super) fn delivery(row: &Row, queue: &Arc<str>, before: Option<&Delivery>) -> Option<Delivery> {

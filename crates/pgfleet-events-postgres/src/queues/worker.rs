@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use pgfleet_events::{Error, Moment};
 
-use super::values::At;
 use crate::Store;
 use crate::error::failed;
 use crate::store::Inner;
+use crate::wire::At;
 
 /// From which size on the table of messages, and that of claims, is left for the other one.
 const BYTES: (i64, i64) = (64 << 20, 32 << 20);
