@@ -1,6 +1,5 @@
 //! What many tasks have done, noted together.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgfleet_events::{Error, ErrorKind, Receipt, Settled};
@@ -13,7 +12,7 @@ use crate::store::Inner;
 const SENDERS: usize = 2;
 
 /// What somebody says is done, and where the answer goes.
-type Asked = (HashSet<Handle>, oneshot::Sender<Result<usize, Arc<Error>>>);
+type Asked = (Vec<Handle>, oneshot::Sender<Result<usize, Arc<Error>>>);
 
 #[derive(Debug, Default)]
 pub(super) struct Acks(Mutex<Waiting>);
@@ -27,7 +26,7 @@ struct Waiting {
 impl Inner {
     /// Ends deliveries as done; answered when the server has answered.
     pub(super) async fn acknowledge(self: &Arc<Self>, receipts: &[Receipt]) -> Result<Settled, Error> {
-        let handles: HashSet<Handle> = receipts.iter().filter_map(Handle::of).collect();
+        let handles = Handle::all(receipts);
         if handles.is_empty() {
             return Ok(Settled { done: 0, fenced: receipts.len() });
         }
@@ -65,15 +64,14 @@ async fn send(store: Arc<Inner>) {
             }
             std::mem::take(&mut waiting.asked)
         };
-        let all: HashSet<Handle> = asked.iter().flat_map(|(handles, _)| handles).copied().collect();
-        let done = store.done(&all).await.map_err(Arc::new);
-        // Of the same receipt in two questions one is late.
-        let mut counted = HashSet::new();
+        let mut all: Vec<Handle> = asked.iter().flat_map(|(handles, _)| handles).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut done = store.done(&all).await.map_err(Arc::new);
         for (handles, answer) in asked {
-            let count = match &done {
-                Ok(done) => {
-                    Ok(handles.iter().filter(|handle| done.contains(handle) && counted.insert(**handle)).count())
-                }
+            let count = match &mut done {
+                // What is counted is taken out: of the same receipt in two questions one is late.
+                Ok(done) => Ok(count_out(&handles, done)),
                 Err(error) => Err(Arc::clone(error)),
             };
             // Who has gone does not need it.
@@ -82,8 +80,20 @@ async fn send(store: Arc<Inner>) {
     }
 }
 
+/// Takes handles out of sorted ones, and returns how many were among them.
+fn count_out(handles: &[Handle], of: &mut Vec<Handle>) -> usize {
+    let mut count = 0;
+    for handle in handles {
+        if let Ok(place) = of.binary_search(handle) {
+            of.remove(place);
+            count += 1;
+        }
+    }
+    count
+}
+
 /// The same error for each of those who asked.
-fn again(error: &Arc<Error>) -> Error {
+pub(super) fn again(error: &Arc<Error>) -> Error {
     let made = Error::new(error.kind(), error.to_string()).retryable(error.is_retryable());
     let made = match error.hint() {
         Some(hint) => made.with_hint(hint.to_owned()),

@@ -13,7 +13,7 @@ use crate::wire::{At, Id};
 impl Inner {
     pub(super) async fn peek(&self, queue: &str, limit: usize) -> Result<Vec<Delivery>, Error> {
         let (rows, name) = self.listed(queue, limit, &self.queues.sql.peek).await?;
-        Ok(rows.iter().filter_map(|row| rows::delivery(row, &name, None)).collect())
+        Ok(rows.iter().map(|row| rows::delivery(row, &name)).collect())
     }
 
     pub(super) async fn in_flight(&self, queue: &str, limit: usize) -> Result<Vec<InFlight>, Error> {

@@ -13,6 +13,7 @@ mod signal;
 mod sql;
 mod store;
 mod take;
+mod takes;
 mod worker;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use tokio::sync::OnceCell;
 use self::acks::Acks;
 use self::signal::Signals;
 use self::sql::Sql;
+use self::takes::Takes;
 use self::worker::Worker;
 use crate::error::failed;
 use crate::store::Inner;
@@ -37,6 +39,7 @@ pub(crate) struct Queues {
     /// Whether it was looked whether the database is where it was.
     sealed: OnceCell<()>,
     acks: Acks,
+    takes: Takes,
     signals: Signals,
     worker: Worker,
 }
@@ -58,6 +61,7 @@ impl Queues {
             known: Mutex::default(),
             sealed: OnceCell::new(),
             acks: Acks::default(),
+            takes: Takes::default(),
             signals: Signals::default(),
             worker: Worker::default(),
         }

@@ -1,6 +1,6 @@
 //! Ending and extending deliveries.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use pgfleet_events::{Error, Nack, Receipt, Settled};
@@ -10,35 +10,30 @@ use crate::error::failed;
 use crate::store::Inner;
 
 impl Inner {
-    /// Ends deliveries as done, and returns those that were the caller's.
-    pub(super) async fn done(&self, handles: &HashSet<Handle>) -> Result<HashSet<Handle>, Error> {
-        let mut claims: HashMap<(i64, i32, i32), Vec<Handle>> = HashMap::new();
-        for handle in handles {
-            claims.entry((handle.claim, handle.token, handle.messages)).or_default().push(*handle);
+    /// Ends deliveries as done, and returns those that were the caller's, in their order. They are sorted, each once.
+    pub(super) async fn done(&self, handles: &[Handle]) -> Result<Vec<Handle>, Error> {
+        debug_assert!(handles.is_sorted_by(|a, b| a < b), "sorted, each once");
+        let (mut whole, mut parts) = (Vec::new(), Vec::new());
+        for claim in handles.chunk_by(|a, b| a.claim == b.claim && a.token == b.token) {
+            if usize::try_from(claim[0].messages) == Ok(claim.len()) {
+                whole.push(claim);
+            } else {
+                parts.extend_from_slice(claim);
+            }
         }
-        let (whole, parts): (Vec<_>, Vec<_>) =
-            claims.into_iter().partition(|((_, _, messages), of)| usize::try_from(*messages) == Ok(of.len()));
-        let parts = parts.into_iter().flat_map(|(_, of)| of).collect();
-        let mut done = HashSet::with_capacity(handles.len());
-        let left = self.done_parts(whole, parts, &mut done).await?;
+        let (mut done, left) = self.done_parts(&whole, &parts).await?;
         if !left.is_empty() {
             // Some of them had been ended before; the others may be the caller's still.
-            self.done_parts(Vec::new(), left, &mut done).await?;
+            done.extend(self.done_parts(&[], &left).await?.0);
         }
+        done.sort_unstable();
         Ok(done)
     }
 
-    /// Ends claims and parts of claims; returns what belongs to claims that could not be ended as a whole.
-    async fn done_parts(
-        &self,
-        whole: Vec<((i64, i32, i32), Vec<Handle>)>,
-        parts: Vec<Handle>,
-        done: &mut HashSet<Handle>,
-    ) -> Result<Vec<Handle>, Error> {
-        let mut whole = whole;
-        whole.sort_unstable_by_key(|(claim, _)| *claim);
-        let claims: Vec<i64> = whole.iter().map(|((claim, ..), _)| *claim).collect();
-        let tokens: Vec<i32> = whole.iter().map(|((_, token, _), _)| *token).collect();
+    /// Ends claims and parts of claims; returns what was ended, and what belongs to claims that could not be ended as a whole.
+    async fn done_parts(&self, whole: &[&[Handle]], parts: &[Handle]) -> Result<(Vec<Handle>, Vec<Handle>), Error> {
+        let claims: Vec<i64> = whole.iter().map(|claim| claim[0].claim).collect();
+        let tokens: Vec<i32> = whole.iter().map(|claim| claim[0].token).collect();
         let part_claims: Vec<i64> = parts.iter().map(|part| part.claim).collect();
         let part_tokens: Vec<i32> = parts.iter().map(|part| part.token).collect();
         let part_seqs: Vec<i64> = parts.iter().map(|part| part.seq).collect();
@@ -48,21 +43,20 @@ impl Inner {
             .await
             .map_err(|error| failed("what is done could not be noted", error))?;
         let ended: HashSet<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let (mut done, mut left) = (Vec::new(), Vec::new());
         done.extend(parts.iter().filter(|part| ended.contains(&(part.claim, part.seq))));
-        let mut left = Vec::new();
-        for ((claim, _, messages), of) in whole {
-            if ended.contains(&(claim, 0)) {
-                done.extend(of);
-            } else if messages > 1 {
-                left.extend(of);
+        for claim in whole {
+            if ended.contains(&(claim[0].claim, 0)) {
+                done.extend_from_slice(claim);
+            } else if claim.len() > 1 {
+                left.extend_from_slice(claim);
             }
         }
-        Ok(left)
+        Ok((done, left))
     }
 
     pub(super) async fn give_back(&self, receipts: &[Receipt], nack: &Nack) -> Result<Settled, Error> {
-        let handles: HashSet<Handle> = receipts.iter().filter_map(Handle::of).collect();
-        let handles: Vec<Handle> = handles.into_iter().collect();
+        let handles = Handle::all(receipts);
         let claims: Vec<i64> = handles.iter().map(|handle| handle.claim).collect();
         let tokens: Vec<i32> = handles.iter().map(|handle| handle.token).collect();
         let seqs: Vec<i64> = handles.iter().map(|handle| handle.seq).collect();

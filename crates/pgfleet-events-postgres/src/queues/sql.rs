@@ -48,7 +48,9 @@ impl Sql {
                  WHERE k.kind = 'queue' AND k.name = $3 AND (k.closed OR k.max_length > 0))) OFFSET 0) AS a OFFSET 0) AS b"
             ),
             take: format!(
-                "SELECT claim_id, token, messages, deadline, seq, attempt, {MESSAGE} FROM {s}.queue_take($1, $2, $3, $4, $5)"
+                "SELECT claims, tokens, messages, deadline, seqs, attempts, enqueued_at, ids, priorities, types, data, keys, \
+                 correlation_ids, causation_ids, traceparents, tracestates, tenants, headers \
+                 FROM {s}.queue_take($1, $2, $3, $4, $5)"
             ),
             done: format!("SELECT claim_id, seq FROM {s}.queue_done($1, $2, $3, $4, $5)"),
             failed: format!("SELECT {s}.queue_failed($1, $2, $3, $4, $5, $6)"),

@@ -25,13 +25,13 @@ impl Inner {
             return Ok(Vec::new());
         }
         let heard = self.queues.signals.heard(queue);
-        let taken = self.take(queue, consumer, max, visibility).await?;
+        let taken = self.take_together(queue, consumer, max, visibility).await?;
         if !taken.is_empty() {
             return Ok(taken);
         }
         // Something may have become due that nobody has looked after yet.
         if self.sweep_if_due().await? {
-            let taken = self.take(queue, consumer, max, visibility).await?;
+            let taken = self.take_together(queue, consumer, max, visibility).await?;
             if !taken.is_empty() {
                 return Ok(taken);
             }
@@ -40,7 +40,7 @@ impl Inner {
         Ok(taken)
     }
 
-    async fn take(
+    pub(super) async fn take(
         &self,
         queue: &str,
         consumer: &str,
@@ -56,9 +56,9 @@ impl Inner {
                 .query(&self.queues.sql.take, &[&known.id, &consumer, &most, &micros, &(attempt > 0)])
                 .await
                 .map_err(|error| failed(format!("nothing could be taken from queue {queue}"), error))?;
-            let mut taken: Vec<Delivery> = Vec::with_capacity(rows.len());
+            let mut taken: Vec<Delivery> = Vec::new();
             for row in &rows {
-                taken.extend(rows::delivery(row, &known.name, taken.last()));
+                rows::deliveries(row, &known.name, &mut taken);
             }
             if !taken.is_empty() || rows.is_empty() {
                 return Ok(taken);
