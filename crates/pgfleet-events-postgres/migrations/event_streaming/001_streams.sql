@@ -144,6 +144,43 @@ BEGIN
 END
 $$;
 
+-- Appends to one stream, waiting for whoever holds its lock; answers as `append` does, at less than half of its cost.
+CREATE FUNCTION :"schema".append_one(
+    a_name text, a_part int, a_expected bigint, a_ids uuid[], a_types text[], a_data jsonb[],
+    a_correlations text[], a_causations text[], a_traceparents text[], a_tracestates text[], a_tenants text[],
+    a_headers jsonb[]
+) RETURNS bigint LANGUAGE plpgsql SET search_path TO :"schema", pg_temp SET plan_cache_mode TO force_generic_plan AS $$
+DECLARE
+    -- First of all: of the whole transaction, also within a savepoint.
+    v_xid xid8 := pg_current_xact_id();
+    v_have bigint;
+    v_emptied bigint;
+    v_archived boolean;
+    v_now timestamptz;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(a_name, 7));
+    -- Statements of their own: they see what was committed before the lock was free.
+    SELECT s.last_version, s.archived INTO v_emptied, v_archived FROM stream_states s WHERE s.stream = a_name;
+    IF v_archived THEN
+        RETURN -9223372036854775808;
+    END IF;
+    SELECT e.version INTO v_have FROM events e WHERE e.stream = a_name ORDER BY e.version DESC LIMIT 1;
+    v_have := greatest(v_have, v_emptied, 0);
+    -- One that was deleted is as good as none.
+    IF a_expected >= 0 AND a_expected <> v_have AND (a_expected <> 0 OR v_have IS DISTINCT FROM v_emptied) THEN
+        RETURN -1 - v_have;
+    END IF;
+    v_now := clock_timestamp();
+    INSERT INTO events (seq, xid, version, at, id, part, stream, type, data,
+        correlation_id, causation_id, traceparent, tracestate, tenant, headers)
+    SELECT nextval('events_seq'), v_xid, v_have + u.k, v_now, u.id, a_part, a_name, u.type, u.data,
+        u.correlation, u.causation, u.traceparent, u.tracestate, u.tenant, u.headers
+    FROM unnest(a_ids, a_types, a_data, a_correlations, a_causations, a_traceparents, a_tracestates, a_tenants, a_headers)
+        WITH ORDINALITY AS u (id, type, data, correlation, causation, traceparent, tracestate, tenant, headers, k);
+    RETURN v_have;
+END
+$$;
+
 -- Makes the next tick, of at most `a_most` events, and returns it; none when there is nothing new. To be called in a
 -- transaction of its own: what it has written before would be a hole.
 CREATE FUNCTION :"schema".make_tick(a_most bigint) RETURNS SETOF :"schema".ticks LANGUAGE plpgsql

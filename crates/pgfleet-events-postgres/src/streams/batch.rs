@@ -1,8 +1,10 @@
 //! Appends as the server is given them: one call, whatever is appended to how many streams.
 
 use pgfleet_events::{Append, Appended, Error, ErrorKind, Expected, Filter};
+use pgfleet_postgres::ToSql;
 use pgfleet_postgres::pool::Pooled;
 
+use super::sql::Sql;
 use crate::error::failed;
 use crate::wire::{Id, Jsonb};
 
@@ -92,7 +94,7 @@ pub(crate) fn hash_of(stream: &str) -> i32 {
 /// Runs appends in one statement. `whole`: all or nothing; `wait`: for whoever holds the lock of a stream.
 pub(super) async fn run(
     db: &Pooled,
-    sql: &str,
+    sql: &Sql,
     appends: &[&Append],
     whole: bool,
     wait: bool,
@@ -128,30 +130,46 @@ pub(super) async fn run(
         }
     }
     let headers = some(said.headers.into_iter().map(|headers| headers.map(Jsonb)).collect());
-    let row = db
-        .query_one(
-            sql,
-            &[
-                &names,
-                &parts,
-                &expected,
-                &whole,
-                &wait,
-                &of,
-                &step,
-                &ids,
-                &kinds,
-                &data,
-                &some(said.correlation),
-                &some(said.causation),
-                &some(said.traceparent),
-                &some(said.tracestate),
-                &some(said.tenant),
-                &headers,
-            ],
-        )
-        .await
-        .map_err(|error| failed("events could not be appended", error))?;
+    let [correlation, causation, traceparent, tracestate, tenant] =
+        [said.correlation, said.causation, said.traceparent, said.tracestate, said.tenant].map(some);
+    let broken = |error| failed("events could not be appended", error);
+    if let ([name], [part], [expected], true) = (&names[..], &parts[..], &expected[..], wait) {
+        let values: [&(dyn ToSql + Sync); 12] = [
+            name,
+            part,
+            expected,
+            &ids,
+            &kinds,
+            &data,
+            &correlation,
+            &causation,
+            &traceparent,
+            &tracestate,
+            &tenant,
+            &headers,
+        ];
+        let row = db.query_one(&sql.append_one, &values).await.map_err(broken)?;
+        return Ok(vec![Outcome::of(row.get(0))]);
+    }
+    let values: [&(dyn ToSql + Sync); 16] = [
+        &names,
+        &parts,
+        &expected,
+        &whole,
+        &wait,
+        &of,
+        &step,
+        &ids,
+        &kinds,
+        &data,
+        &correlation,
+        &causation,
+        &traceparent,
+        &tracestate,
+        &tenant,
+        &headers,
+    ];
+    let row = db.query_one(&sql.append, &values).await.map_err(broken)?;
     let codes: Vec<i64> = row.get(0);
     Ok(codes.into_iter().map(Outcome::of).collect())
 }

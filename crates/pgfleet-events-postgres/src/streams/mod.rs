@@ -63,7 +63,7 @@ impl Store {
             self.check_open(&append.stream, false).await?;
         }
         let refs: Vec<&Append> = appends.iter().collect();
-        let outcomes = batch::run(transaction, &self.0.streams.sql.append, &refs, true, true).await?;
+        let outcomes = batch::run(transaction, &self.0.streams.sql, &refs, true, true).await?;
         answers(&appends, outcomes)
     }
 
@@ -116,7 +116,7 @@ impl StreamStore for Store {
             }
             let refs: Vec<&Append> = appends.iter().collect();
             let db = self.0.connection().await?;
-            let outcomes = batch::run(&db, &self.0.streams.sql.append, &refs, true, true).await?;
+            let outcomes = batch::run(&db, &self.0.streams.sql, &refs, true, true).await?;
             let answer = answers(&appends, outcomes)?;
             self.wake();
             Ok(answer)

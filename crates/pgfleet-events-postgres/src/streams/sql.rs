@@ -8,6 +8,8 @@ use super::{rows, tick};
 #[derive(Debug)]
 pub(crate) struct Sql {
     pub(super) append: String,
+    /// To one stream, waiting for its lock.
+    pub(super) append_one: String,
     pub(super) read_forward: String,
     pub(super) read_backward: String,
     pub(super) main: String,
@@ -48,6 +50,7 @@ impl Sql {
         };
         Self {
             append: format!("SELECT {s}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"),
+            append_one: format!("SELECT {s}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"),
             read_forward: format!(
                 "SELECT {events}, {tick_of} FROM {s}.events e WHERE e.stream = $1 AND e.version >= $2 \
                  ORDER BY e.version LIMIT $3"

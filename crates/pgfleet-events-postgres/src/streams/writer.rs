@@ -106,7 +106,7 @@ async fn lot(store: &Arc<Inner>, mut jobs: Vec<Job>) {
     }
     let appends: Vec<&Append> = jobs.iter().map(|job| &job.append).collect();
     let answer = match store.connection().await {
-        Ok(db) => batch::run(&db, &store.streams.sql.append, &appends, false, false).await,
+        Ok(db) => batch::run(&db, &store.streams.sql, &appends, false, false).await,
         Err(error) => Err(error),
     };
     match answer {
@@ -147,7 +147,7 @@ async fn alone_of(store: Arc<Inner>, job: Job) {
 async fn alone(store: &Arc<Inner>, job: Job) {
     let answer = async {
         let db = store.connection().await?;
-        let outcomes = batch::run(&db, &store.streams.sql.append, &[&job.append], false, true).await?;
+        let outcomes = batch::run(&db, &store.streams.sql, &[&job.append], false, true).await?;
         outcomes[0].answer(&job.append)
     }
     .await;
