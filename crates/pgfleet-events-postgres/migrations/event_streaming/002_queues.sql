@@ -43,12 +43,15 @@ CREATE TABLE :"schema".queue_events (
     traceparent text,
     tracestate text,
     tenant text,
-    headers jsonb
+    headers jsonb,
+    -- On the first of those that one statement put into a lane: how many; none on the others. So what a transaction has put in
+    -- is found from one row, and not from an entry of an index for each message.
+    run int DEFAULT 1
 ) PARTITION BY LIST (slot);
 CREATE TABLE :"schema".queue_events_0 PARTITION OF :"schema".queue_events FOR VALUES IN (0) WITH (autovacuum_enabled = off);
 CREATE TABLE :"schema".queue_events_1 PARTITION OF :"schema".queue_events FOR VALUES IN (1) WITH (autovacuum_enabled = off);
 CREATE INDEX queue_events_lane_idx ON :"schema".queue_events (queue_id, lane, seq);
-CREATE INDEX queue_events_xid_idx ON :"schema".queue_events (xid, seq);
+CREATE INDEX queue_events_xid_idx ON :"schema".queue_events (xid, seq) WHERE run IS NOT NULL;
 
 CREATE TABLE :"schema".in_flight_events (
     queue_id int NOT NULL,
@@ -185,6 +188,7 @@ DECLARE
     v_window interval := '24 hours';
     v_most bigint := 0;
     v_closed boolean := false;
+    v_run int;
 BEGIN
     SELECT k.dedup_window, k.max_length, k.closed INTO v_window, v_most, v_closed
     FROM queues q JOIN stream_configurations k ON k.kind = 'queue' AND k.name = q.name WHERE q.queue_id = a_queue;
@@ -222,13 +226,17 @@ BEGIN
               FROM (SELECT v.k, v.o, CASE WHEN v.d > 0 THEN v_now + v.d * interval '1 microsecond' END AS due
                     FROM unnest(a_keys, a_delays) WITH ORDINALITY AS v (k, d, o)) AS u) AS x;
     END IF;
+    IF a_lanes[1] = ALL (a_lanes) AND true = ALL (v_new) AND array_remove(v_dues, NULL) = '{}' THEN
+        v_run := cardinality(a_lanes);
+    END IF;
     INSERT INTO queue_events (queue_id, slot, attempt, lane, xid, seq, enqueued_at, id, priority, type, data, key,
-        correlation_id, causation_id, traceparent, tracestate, tenant, headers)
+        correlation_id, causation_id, traceparent, tracestate, tenant, headers, run)
     SELECT a_queue, coalesce(v_slot, 0), 1, u.lane, v_xid, nextval('queue_seq'), v_now, u.id, u.priority, u.type, u.data, u.key,
-        u.correlation, u.causation, u.traceparent, u.tracestate, u.tenant, u.headers
+        u.correlation, u.causation, u.traceparent, u.tracestate, u.tenant, u.headers,
+        CASE WHEN v_run IS NULL THEN 1 WHEN u.o = 1 THEN v_run END
     FROM unnest(a_lanes, a_ids, a_priorities, a_types, a_data, a_keys, v_dues, v_new, a_correlations, a_causations,
-        a_traceparents, a_tracestates, a_tenants, a_headers)
-        AS u (lane, id, priority, type, data, key, due, new, correlation, causation, traceparent, tracestate, tenant, headers)
+        a_traceparents, a_tracestates, a_tenants, a_headers) WITH ORDINALITY
+        AS u (lane, id, priority, type, data, key, due, new, correlation, causation, traceparent, tracestate, tenant, headers, o)
     WHERE u.new AND u.due IS NULL;
     IF array_remove(v_dues, NULL) <> '{}' THEN
         INSERT INTO queue_delayed (queue_id, attempt, lane, due, seq, enqueued_at, id, priority, type, data, key,
@@ -242,6 +250,30 @@ BEGIN
         WHERE u.new AND u.due IS NOT NULL;
     END IF;
     RETURN v_new;
+END
+$$;
+
+-- What was put into a lane by transactions that had an id when `lo` was taken and were not done, and is visible in `hi`.
+-- In plpgsql, so that the tables are locked before the snapshot is taken: a TRUNCATE between the two would hide messages.
+CREATE FUNCTION :"schema".queue_late(a_queue int, a_lane int, a_lo pg_snapshot, a_hi pg_snapshot, a_lo_next xid8, a_pos bigint,
+    a_lo_seq bigint, a_most int) RETURNS bigint[] LANGUAGE plpgsql
+SET search_path TO :"schema", pg_temp SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $$
+BEGIN
+    RETURN (SELECT coalesce(array_agg(w.seq ORDER BY w.seq), '{}') FROM (
+        SELECT m.seq FROM (
+            SELECT e.seq, e.xid, e.run FROM queue_events e
+            WHERE e.run IS NOT NULL AND e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(a_lo))) AND e.queue_id = a_queue AND e.lane = a_lane
+              AND e.seq <= a_lo_seq AND pg_visible_in_snapshot(e.xid, a_hi) AND NOT pg_visible_in_snapshot(e.xid, a_lo)
+            UNION ALL
+            SELECT e.seq, e.xid, e.run FROM queue_events e
+            WHERE e.run IS NOT NULL AND e.xid >= pg_snapshot_xmax(a_lo) AND e.xid < a_lo_next AND e.queue_id = a_queue AND e.lane = a_lane
+              AND e.seq <= a_lo_seq AND pg_visible_in_snapshot(e.xid, a_hi) AND NOT pg_visible_in_snapshot(e.xid, a_lo)
+        ) AS f, LATERAL (
+            SELECT e.seq FROM queue_events e
+            WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq >= f.seq AND e.xid = f.xid ORDER BY e.seq LIMIT f.run
+        ) AS m
+        WHERE m.seq > a_pos AND m.seq <= a_lo_seq ORDER BY m.seq LIMIT a_most
+    ) AS w);
 END
 $$;
 
@@ -267,6 +299,7 @@ DECLARE
     v_keys bigint[] := '{}';
     v_attempts int2[] := '{}';
     v_park bigint[] := '{}';
+    v_late bigint[];
     v_moved boolean := false;
     v_slot int2 := coalesce(pg_sequence_last_value('claim_slot'), 0);
     v_now timestamptz := clock_timestamp();
@@ -333,18 +366,14 @@ BEGIN
         v_room := least(greatest(a_max, 50), 1000 - cardinality(v_passed));
         v_read := 0;
         c.more := false;
+        v_late := '{}';
+        IF c.pos < c.lo_seq AND pg_snapshot_xmin(c.lo) <> c.lo_next THEN
+            v_late := queue_late(a_queue, a_lane, c.lo, c.hi, c.lo_next, c.pos, c.lo_seq, v_room);
+        END IF;
         FOR r IN
             SELECT e.seq, e.key, hashtextextended(e.key, 0) AS key_hash FROM queue_events e WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq = ANY (ARRAY(
                 SELECT w.seq FROM (
-                    SELECT e.seq FROM queue_events e
-                    WHERE c.pos < c.lo_seq AND e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.lo))) AND e.queue_id = a_queue AND e.lane = a_lane
-                      AND e.seq > c.pos AND e.seq <= c.lo_seq
-                      AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
-                    UNION ALL
-                    SELECT e.seq FROM queue_events e
-                    WHERE c.pos < c.lo_seq AND e.xid >= pg_snapshot_xmax(c.lo) AND e.xid < c.lo_next AND e.queue_id = a_queue AND e.lane = a_lane
-                      AND e.seq > c.pos AND e.seq <= c.lo_seq
-                      AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
+                    SELECT l.seq FROM unnest(v_late) AS l (seq)
                     UNION ALL
                     (SELECT e.seq FROM queue_events e
                     WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq > greatest(c.pos, c.lo_seq)
@@ -511,21 +540,8 @@ BEGIN
                     c.hi := v_hi;
                 END IF;
                 v_late := '{}';
-                -- Late ones: of transactions that had an id when `lo` was taken and were not done.
                 IF c.pos < c.lo_seq AND pg_snapshot_xmin(c.lo) <> c.lo_next THEN
-                    SELECT coalesce(array_agg(w.seq ORDER BY w.seq), '{}') INTO v_late FROM (
-                        SELECT l.seq FROM (
-                            SELECT e.seq FROM queue_events e
-                            WHERE e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.lo))) AND e.queue_id = a_queue AND e.lane = v_lane
-                              AND e.seq > c.pos AND e.seq <= c.lo_seq
-                              AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
-                            UNION ALL
-                            SELECT e.seq FROM queue_events e
-                            WHERE e.xid >= pg_snapshot_xmax(c.lo) AND e.xid < c.lo_next AND e.queue_id = a_queue AND e.lane = v_lane
-                              AND e.seq > c.pos AND e.seq <= c.lo_seq
-                              AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
-                        ) AS l ORDER BY l.seq LIMIT v_left
-                    ) AS w;
+                    v_late := queue_late(a_queue, v_lane, c.lo, c.hi, c.lo_next, c.pos, c.lo_seq, v_left);
                 END IF;
                 v_from := greatest(c.pos, c.lo_seq);
                 v_main := '{}';

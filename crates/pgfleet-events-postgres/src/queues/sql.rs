@@ -40,10 +40,12 @@ impl Sql {
             // The two levels fix the order: the transaction's id before the numbers. Where something is configured that
             // is to be looked at, nothing is put in.
             put_plain: format!(
-                "INSERT INTO {s}.queue_events (queue_id, slot, attempt, lane, xid, seq, id, type, data) \
-                 SELECT $1, coalesce(pg_sequence_last_value({slot}), 0)::int2, 1::int2, $2, x, n, id, type, data FROM ( \
-                 SELECT x, id, type, data, nextval({seq}) AS n FROM ( \
-                 SELECT pg_current_xact_id() AS x, id, type, data FROM unnest($4::uuid[], $5::text[], $6::jsonb[]) AS u (id, type, data) \
+                "INSERT INTO {s}.queue_events (queue_id, slot, attempt, lane, xid, seq, id, type, data, run) \
+                 SELECT $1, coalesce(pg_sequence_last_value({slot}), 0)::int2, 1::int2, $2, x, n, id, type, data, \
+                 CASE o WHEN 1 THEN cardinality($4::uuid[]) END FROM ( \
+                 SELECT x, id, type, data, o, nextval({seq}) AS n FROM ( \
+                 SELECT pg_current_xact_id() AS x, id, type, data, o \
+                 FROM unnest($4::uuid[], $5::text[], $6::jsonb[]) WITH ORDINALITY AS u (id, type, data, o) \
                  WHERE (SELECT NOT EXISTS (SELECT FROM {s}.stream_configurations k \
                  WHERE k.kind = 'queue' AND k.name = $3 AND (k.closed OR k.max_length > 0))) OFFSET 0) AS a OFFSET 0) AS b"
             ),
