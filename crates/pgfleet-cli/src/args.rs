@@ -512,7 +512,7 @@ pub(crate) enum TenantVerb {
         after_help = "Examples:\n  pgfleet tenant delete acme\n  pgfleet tenant delete acme --keep 30d\n  pgfleet tenant delete acme --now --yes\n\nA database that was given by a connection string stays as it is."
     )]
     Delete(TenantDelete),
-    /// Have a deleted tenant back, as long as its databases are there
+    /// Have a deleted tenant, or a database that another string replaced, back as long as it is there
     #[command(after_help = "Example:\n  pgfleet tenant restore acme")]
     Restore {
         /// The tenant
@@ -586,7 +586,7 @@ pub(crate) struct TenantMend {
     /// Only look
     #[arg(long, conflicts_with_all = ["close", "drop", "make"])]
     pub(crate) dry_run: bool,
-    /// Close databases that are marked as a tenant's and that no tenant has
+    /// Close databases that are marked as a tenant's and that no tenant has, or no string leads to
     #[arg(long)]
     pub(crate) close: bool,
     /// Drop them, and templates that nothing needs any more

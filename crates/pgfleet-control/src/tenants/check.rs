@@ -201,6 +201,9 @@ async fn log_in(address: &Address, tenant: &str, connection: &str, notes: &mut V
                 "role {} must be able to log in there; a string may name role and password itself",
                 address.user()
             )),
+            _ if error.sql_state() == Some("55000") => own.hinted(format!(
+                "nobody can connect to it; one that was this tenant's comes back with: pgfleet tenant restore {tenant}"
+            )),
             PgErrorKind::Unreachable => own.hinted("is the host right? --no-check stores the string unseen"),
             _ => own,
         }

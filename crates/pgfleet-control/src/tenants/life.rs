@@ -367,12 +367,17 @@ impl<'a> Workshop<'a> {
             self.open_all(catalogue, half, made).await?;
             let standings: Vec<Standing> = made.iter().flat_map(|made| made.standings.clone()).collect();
             catalogue.record_standings(&standings).await?;
-            execute(
+            let known = execute(
                 catalogue.connection(),
-                "UPDATE control.tenants SET state = $2, error = NULL, updated_at = now() WHERE name = $1",
+                "UPDATE control.tenants SET state = $2, error = NULL, updated_at = now() WHERE name = $1 AND NOT moving",
                 &[(&half.name, Type::TEXT), (&to.word(), Type::TEXT)],
             )
             .await?;
+            if known == 0 {
+                let message = format!("tenant {} is being moved, or is gone", half.name);
+                return Err(Error::new(ErrorKind::Failed, message)
+                    .hinted(format!("look: pgfleet tenant move {} --status", half.name)));
+            }
             let names: Vec<&str> = half.databases.iter().map(|own| own.database.as_str()).collect();
             let detail = serde_json::json!({ "databases": names });
             let action = format!("tenant {}", to.word());

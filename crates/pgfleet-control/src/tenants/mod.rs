@@ -14,6 +14,7 @@ mod placement;
 pub(crate) mod properties;
 mod read;
 mod remove;
+mod replaced;
 mod unseen;
 mod verbs;
 

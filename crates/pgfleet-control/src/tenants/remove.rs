@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::life::{Bench, Half, Workshop};
 use super::read::UTC;
 use super::verbs::{execute, lock, touch};
-use super::{Done, OwnDatabase, Tenant, TenantState, properties};
+use super::{Done, OwnDatabase, Tenant, TenantState, properties, replaced};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
 use crate::provision::tenant::{Seen, desired_tenant_database, owner, tenant_mark};
@@ -315,9 +315,16 @@ impl Solution {
     /// Has a deleted tenant back: its databases are opened, brought to the head of the files, and services
     /// serve it again. One that was disabled before is disabled.
     ///
+    /// A tenant that is served is led back to the databases that were made for it and closed when it was
+    /// given other strings; those strings are replaced. Without such a database nothing is changed.
+    ///
     /// # Errors
     ///
-    /// It is not in quarantine; a database is gone; as [`create_tenants`](Self::create_tenants).
+    /// It is being made or moved; a database is gone; as [`create_tenants`](Self::create_tenants).
+    ///
+    /// # Cancel safety
+    ///
+    /// Calling it again goes on; what it has begun to open is not dropped meanwhile.
     pub async fn restore_tenant(&self, name: &str, observer: &Arc<dyn Observer>) -> Result<Done, Error> {
         let mut bench = Bench::open(self, false).await?;
         let restored = async {
@@ -336,7 +343,7 @@ impl Solution {
         match tenant.state {
             TenantState::Quarantined | TenantState::Deleting => {}
             TenantState::Active | TenantState::Disabled => {
-                return Ok(Done { tenant, changed: false, notes: Vec::new() });
+                return Box::pin(self.lead_back(bench, tenant, observer)).await;
             }
             state => {
                 let message = format!("tenant {name} is {}: it was not deleted", state.word());
@@ -344,13 +351,10 @@ impl Solution {
                     .hinted(format!("go on with it: pgfleet tenant migrate {name}")));
             }
         }
-        // From here on it is not dropped, whatever happens to us.
-        execute(
-            bench.catalogue.connection(),
-            "UPDATE control.tenant_databases SET drop_after = NULL WHERE tenant = $1 AND state = 'closed'",
-            &[(&name, Type::TEXT)],
-        )
-        .await?;
+        let databases = replaced::led(&tenant);
+        for own in &databases {
+            replaced::keep(bench.catalogue.connection(), own).await?;
+        }
         let workshop = Workshop::of(self, observer).await?;
         let to = match was(&bench.catalogue, name).await?.as_deref() {
             Some("disabled") => TenantState::Disabled,
@@ -361,7 +365,7 @@ impl Solution {
         let half = Half {
             name: tenant.name.clone(),
             given: strings.map(|string| string.connection.clone()).collect::<BTreeSet<_>>(),
-            databases: tenant.databases,
+            databases,
             values,
         };
         let notes = workshop.finish(bench, half, to).await?;

@@ -112,7 +112,8 @@ impl Solution {
             catalogue
                 .connection()
                 .execute(
-                    "UPDATE control.tenant_databases SET state = 'open', system_identifier = $4, database_oid = $5 \
+                    "UPDATE control.tenant_databases SET state = 'open', system_identifier = $4, database_oid = $5, \
+                     closed_at = NULL, drop_after = NULL \
                      WHERE server = $1 AND database = $2 AND tenant = $3",
                     &[
                         key[0].clone(),

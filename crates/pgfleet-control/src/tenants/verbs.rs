@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::check::Tried;
 use super::create::{Home, NewTenant, check_name, refuse_taken};
+use super::replaced::Unled;
 use super::{Tenant, TenantState, context, properties, string_name};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
@@ -126,6 +127,9 @@ impl Solution {
 
     /// Gives a tenant a string, in place of the one that it has, if any.
     ///
+    /// A database that was made for it and to which no string leads any more is closed, and dropped after
+    /// a while; until then [`restore_tenant`](Self::restore_tenant) leads the tenant back there.
+    ///
     /// # Errors
     ///
     /// There is no such tenant; and as [`create_tenant`](Self::create_tenant).
@@ -159,13 +163,17 @@ impl Solution {
                 "before": before.map(|(known, _)| &known.shown),
                 "after": tried[0].shown,
             });
-            catalogue.audit("tenant set-connection", name, &detail, self.options()).await
+            catalogue.audit("tenant set-connection", name, &detail, self.options()).await?;
+            self.note_unled(&catalogue, name).await
         };
-        let result = work.await;
-        self.finish(catalogue, name, result, changed, tried).await
+        let result = Box::pin(work).await;
+        let unled = catalogue.end(result).await;
+        self.finish_unled(catalogue, name, unled, changed, tried).await
     }
 
     /// Takes a string away from a tenant, whose connections then go where the next rule leads.
+    ///
+    /// What was made for it and is led to no more is closed, as with [`set_connection`](Self::set_connection).
     ///
     /// # Errors
     ///
@@ -193,11 +201,13 @@ impl Solution {
                 let detail =
                     serde_json::json!({ "connection": connection, "before": before.map(|string| &string.shown) });
                 catalogue.audit("tenant set-connection", name, &detail, self.options()).await?;
+                return self.note_unled(&catalogue, name).await;
             }
-            Ok(())
+            Ok(Unled::default())
         };
-        let result = work.await;
-        self.finish(catalogue, name, result, before.is_some(), Vec::new()).await
+        let result = Box::pin(work).await;
+        let unled = catalogue.end(result).await;
+        self.finish_unled(catalogue, name, unled, before.is_some(), Vec::new()).await
     }
 
     /// Has services refuse a tenant (`enabled` false), or serve it again.
@@ -288,6 +298,28 @@ impl Solution {
             store(connection, &keys, tenant, string, tried, choices, "").await?;
         }
         self.share_missing(connection, tenant).await
+    }
+
+    /// Closes what no string leads to any more, and reads the tenant again.
+    async fn finish_unled(
+        &self,
+        catalogue: Catalogue,
+        name: &str,
+        unled: Result<Unled, Error>,
+        changed: bool,
+        tried: Vec<Tried>,
+    ) -> Result<Done, Error> {
+        let notes = match unled {
+            Ok(unled) => self.close_unled(name, unled).await,
+            Err(error) => {
+                catalogue.close().await;
+                return Err(error);
+            }
+        };
+        let tenant = self.read_tenant(catalogue.connection(), name).await;
+        catalogue.close().await;
+        let notes = tried.into_iter().flat_map(|tried| tried.notes).chain(notes).collect();
+        Ok(Done { tenant: tenant?, changed, notes })
     }
 
     /// Ends the transaction and reads the tenant again.

@@ -11,7 +11,7 @@ use crate::support::{Admin, Town};
 use crate::tenants::{silent, string};
 
 /// Whether anybody can connect, and what the comment says; empty when there is no such database.
-async fn door(town: &Town, database: &str) -> Vec<String> {
+pub(crate) async fn door(town: &Town, database: &str) -> Vec<String> {
     let postgres = town.superuser("postgres").await;
     let sql = format!("select datallowconn::text from pg_database where datname = '{database}'");
     column(&postgres, &sql).await

@@ -15,6 +15,7 @@ mod limits;
 mod made_strings;
 mod moves;
 mod provision;
+mod replaced;
 mod residents;
 mod rollouts;
 mod rotation;

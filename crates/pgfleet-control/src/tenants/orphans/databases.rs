@@ -7,6 +7,7 @@ use pgfleet_postgres::{Type, quote_ident};
 use super::look::{Look, Mark};
 use super::{Finding, Kind, Mender};
 use crate::error::Error;
+use crate::physical::Physical;
 use crate::templates::{self, Shape};
 use crate::tenants::life::{Half, Workshop};
 use crate::tenants::remove::{close, drop_marked, forget};
@@ -28,6 +29,12 @@ impl Mender<'_> {
                         finding.statements.push(sql);
                         finding
                     }
+                    Some(present) if present.oid == oid && present.open && is_half_closed(own) => {
+                        self.half_closed(server, tenant, own).await?
+                    }
+                    Some(present) if present.oid == oid && is_unled(tenant, own, tenants) => {
+                        self.unled(server, tenant, own).await?
+                    }
                     Some(present) if present.oid == oid => continue,
                     Some(_) => {
                         let found = format!("it is not the one that was made for tenant {}", tenant.name);
@@ -43,6 +50,42 @@ impl Mender<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Closes a database of which it is written that it is closed.
+    async fn half_closed(&mut self, server: &str, tenant: &Tenant, own: &OwnDatabase) -> Result<Finding, Error> {
+        let found = format!("it was to be closed, since tenant {} has it no more, and is open still", tenant.name);
+        let finding = Finding::new(Kind::HalfClosed, &own.database, found).at(server);
+        if self.how.dry_run {
+            return Ok(finding);
+        }
+        if !self.bench.try_hold(&tenant.name).await? {
+            return Ok(finding.hinted("another process works on it just now"));
+        }
+        let place = [(own.server.clone(), own.database.clone())];
+        let closed = Box::pin(self.solution.close_held(&mut self.bench, &tenant.name, &place)).await;
+        self.bench.release(&tenant.name).await;
+        Ok(finding.ended(closed.map(|_| "it is closed now")))
+    }
+
+    /// Closes a database to which no string leads, when that is wanted.
+    async fn unled(&mut self, server: &str, tenant: &Tenant, own: &OwnDatabase) -> Result<Finding, Error> {
+        let name = &tenant.name;
+        let found = format!("it was made for tenant {name}, and no string leads there any more");
+        let finding = Finding::new(Kind::UnledDatabase, &own.database, found).at(server).hinted(format!(
+            "close it, and have it dropped after a while: pgfleet tenant mend --close; or lead the tenant there: \
+             pgfleet tenant set-connection {name} dbname={}",
+            own.database
+        ));
+        if self.how.dry_run || !self.how.close {
+            return Ok(finding);
+        }
+        if !self.bench.try_hold(name).await? {
+            return Ok(finding.hinted("another process works on it just now"));
+        }
+        let closed = Box::pin(self.solution.close_all_unled(&mut self.bench, name)).await;
+        self.bench.release(name).await;
+        Ok(finding.ended(closed.map(|_| "it is closed now")))
     }
 
     /// Says what is about a tenant's database that is not there, and makes it again when that is wanted.
@@ -82,7 +125,9 @@ impl Mender<'_> {
             let workshop = Workshop::of(self.solution, self.observer).await?;
             let values = self.solution.seed_values(self.catalogue(), name).await?;
             let given = tenant.strings.iter().filter(|string| string.server.is_empty());
-            let mut databases = tenant.databases.clone();
+            // A closed one is not to be made: nothing leads there any more.
+            let mut databases: Vec<OwnDatabase> =
+                tenant.databases.iter().filter(|own| own.state == "open").cloned().collect();
             for own in &mut databases {
                 let admin = &self.bench.admin(self.solution, &own.server).await?.connection;
                 if crate::provision::tenant::Seen::of(admin, &own.database).await?.is_none() {
@@ -234,4 +279,26 @@ impl Mender<'_> {
         .await?;
         Ok(())
     }
+}
+
+/// Whether a process died between writing down that a database is closed and closing it.
+///
+/// One without a date is to come back, and open for that.
+fn is_half_closed(own: &OwnDatabase) -> bool {
+    matches!(own.state.as_str(), "closed" | "dropping") && own.drop_after.is_some()
+}
+
+/// Whether a tenant is served, and no string leads to a database that was made for it; a string that
+/// nobody has looked at may.
+fn is_unled(tenant: &Tenant, own: &OwnDatabase, tenants: &[Tenant]) -> bool {
+    let leads = |physical: &Physical| {
+        physical.system_identifier == own.system_identifier
+            && (Some(physical.oid) == own.oid || physical.database == own.database)
+    };
+    matches!(tenant.state, TenantState::Active | TenantState::Disabled)
+        && own.state == "open"
+        && tenants.iter().flat_map(|tenant| &tenant.strings).all(|string| match &string.physical {
+            Some(physical) => !leads(physical),
+            None => string.shown.split('?').next().and_then(|shown| shown.split('/').nth(3)) != Some(&own.database),
+        })
 }

@@ -26,6 +26,10 @@ impl Mender<'_> {
                     Finding::new(Kind::HalfRestored, &name, "it was to come back, and is in quarantine still")
                         .hinted(format!("pgfleet tenant restore {name}; or once more: pgfleet tenant delete {name}"))
                 }
+                TenantState::Active | TenantState::Disabled if is_half_led_back(&tenant) => {
+                    Finding::new(Kind::HalfRestored, &name, "it was to be led back to a database that is closed still")
+                        .hinted(format!("pgfleet tenant restore {name}"))
+                }
                 TenantState::Active | TenantState::Disabled | TenantState::Quarantined => continue,
             };
             let finding = self.with_tenant(&tenant, finding).await?;
@@ -80,4 +84,9 @@ impl Mender<'_> {
 /// Whether somebody began to have a tenant back: then nothing of it is due any more.
 fn is_half_restored(tenant: &Tenant) -> bool {
     tenant.databases.iter().any(|own| own.drop_after.is_none())
+}
+
+/// Whether somebody began to lead a tenant that is served back to a closed database.
+fn is_half_led_back(tenant: &Tenant) -> bool {
+    tenant.databases.iter().any(|own| own.state == "closed" && own.drop_after.is_none())
 }

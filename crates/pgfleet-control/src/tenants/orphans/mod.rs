@@ -27,7 +27,7 @@ use look::Look;
 pub struct Mending {
     /// Only looks.
     pub dry_run: bool,
-    /// Closes databases that are marked as a tenant's and of which nobody knows.
+    /// Closes databases that are marked as a tenant's, and of which nobody knows or to which nobody is led.
     pub close: bool,
     /// Drops them, and templates that no shape needs any more.
     pub drop: bool,
@@ -53,6 +53,10 @@ pub enum Kind {
     OtherDatabase,
     /// A tenant's database that somebody closed.
     ClosedDatabase,
+    /// A database that was to be closed, since no string leads there any more, and is open.
+    HalfClosed,
+    /// An open database that was made for a tenant, and to which no string leads.
+    UnledDatabase,
     /// A database that is marked as a tenant's, and that no tenant has.
     DatabaseWithoutTenant,
     /// Roles of a service that is not in the manifest.
@@ -76,6 +80,8 @@ impl Kind {
             Self::MissingDatabase => "missing-database",
             Self::OtherDatabase => "other-database",
             Self::ClosedDatabase => "closed-database",
+            Self::HalfClosed => "half-closed",
+            Self::UnledDatabase => "unled-database",
             Self::DatabaseWithoutTenant => "database-without-tenant",
             Self::RoleWithoutService => "role-without-service",
             Self::TemplateLeft => "template-left",
