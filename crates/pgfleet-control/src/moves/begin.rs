@@ -152,6 +152,7 @@ impl Mover<'_> {
             if own {
                 self.own_destination(tenant, source, &order.server, &database).await?;
             }
+            self.show_alive(id).await?;
             self.set_moving(tenant, true).await?;
             let detail = serde_json::json!({
                 "move": id, "from": format!("{}/{}", source.server, source.database),
@@ -260,26 +261,6 @@ impl Mover<'_> {
         )
         .cause("they were changed while this looked at it, or the database was made anew")
         .hinted(format!("look: pgfleet connection test --tenant {tenant}")))
-    }
-
-    /// Refuses while a rollout is about to work on the database.
-    pub(super) async fn refuse_rollout(&self, source: &Source) -> Result<(), Error> {
-        let rows = self
-            .catalogue
-            .connection()
-            .query(
-                "SELECT r.id, r.state FROM control.rollouts r JOIN control.rollout_targets t ON t.rollout = r.id \
-             WHERE t.server = $1 AND t.database = $2 AND (t.state = 'running' AND r.state NOT IN ('done', 'cancelled') \
-               OR t.state = 'waiting' AND r.state IN ('planned', 'running')) LIMIT 1",
-                &[(&source.server, Type::TEXT), (&source.database, Type::TEXT)],
-            )
-            .await
-            .map_err(|error| failed(&error))?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let (id, state): (i64, &str) = (row.get(0), row.get(1));
-        Err(Error::new(ErrorKind::Failed, format!("rollout {id} is to migrate database {}", source.database))
-            .cause(format!("it is {state}"))
-            .hinted(format!("wait until it is done, or: pgfleet rollout pause {id}")))
     }
 
     /// Finds a name on the new server that nobody has.

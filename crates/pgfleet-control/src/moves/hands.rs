@@ -86,6 +86,7 @@ impl Mover<'_> {
                 return Err(Error::new(ErrorKind::Failed, message));
             }
             *work = now;
+            self.show_alive(work.id).await?;
             if begin == MoveState::Failed {
                 work.state = begin;
             } else {

@@ -14,6 +14,7 @@ mod fence;
 mod hands;
 mod programs;
 mod record;
+pub(crate) mod rollouts;
 mod run;
 mod shape;
 mod source;

@@ -279,6 +279,7 @@ impl Mover<'_> {
                 *work = now;
                 hands.old(work).open(&fence::read(work.fenced.as_ref())).await?;
                 shut(hands, work).await?;
+                self.return_targets(work, &work.from_server, &work.from_database).await?;
                 self.set_moving(&work.tenant, false).await?;
                 (work.fenced, work.state, work.error) = (None, MoveState::Failed, Some(text.join(": ")));
                 self.catalogue.advance_move(work).await?;

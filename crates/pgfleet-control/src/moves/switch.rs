@@ -32,15 +32,10 @@ impl Mover<'_> {
             }
             self.solution.share_missing(connection, &work.tenant).await?;
             self.note_databases(connection, work, physical).await?;
-            for sql in [
-                // What is known of the old database holds for the new one: they were compared.
-                "DELETE FROM control.targets WHERE server = $3 AND database = $4 AND ($1, $2) <> ($3, $4)",
-                "UPDATE control.rollout_targets t SET server = $3, database = $4 FROM control.rollouts r \
-                 WHERE r.id = t.rollout AND r.state NOT IN ('done', 'cancelled') AND t.state IN ('waiting', 'failed') \
-                   AND t.server = $1 AND t.database = $2",
-            ] {
-                connection.execute(sql, &places(work)).await.map_err(|error| failed(&error))?;
-            }
+            self.return_targets(work, &work.to_server, &work.to_database).await?;
+            // What is known of the old database holds for the new one: they were compared.
+            let sql = "DELETE FROM control.targets WHERE server = $3 AND database = $4 AND ($1, $2) <> ($3, $4)";
+            connection.execute(sql, &places(work)).await.map_err(|error| failed(&error))?;
             let [one, two, three, four] = places(work);
             connection
                 .execute(

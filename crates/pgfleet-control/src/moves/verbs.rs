@@ -194,6 +194,7 @@ impl Mover<'_> {
             let steps = async {
                 self.catalogue.lock_move(&work).await?;
                 self.give_up_destination(&work).await?;
+                self.return_targets(&work, &work.from_server, &work.from_database).await?;
                 self.set_moving(tenant, false).await?;
                 work.fenced = None;
                 work.state = MoveState::Cancelled;

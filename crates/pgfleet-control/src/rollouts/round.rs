@@ -73,6 +73,8 @@ pub(super) struct Heard {
     pub(super) workers: usize,
     /// Its targets, and the last wave there is.
     pub(super) counts: Option<(Counts, i32)>,
+    /// With the counts, the servers on which something waits.
+    pub(super) servers: Vec<String>,
 }
 
 /// A target that this worker took.
@@ -106,6 +108,7 @@ struct Present {
     /// The parts of all workers that are alive, the oldest first.
     workers: Vec<(i32, BTreeMap<String, u32>)>,
     counts: Option<(Counts, i32)>,
+    servers: Vec<String>,
 }
 
 impl Exchange {
@@ -185,7 +188,8 @@ impl Exchange {
         let brought = |server: &str| claims.iter().any(|claim| claim.server == server);
         let dry =
             wanted.iter().filter(|(server, _)| !brought(server)).map(|(server, _)| (*server).to_owned()).collect();
-        Ok(Heard { state, wave, over, dry, claims, slots, workers: present.workers.len(), counts: present.counts })
+        let Present { workers, counts, servers, .. } = present;
+        Ok(Heard { state, wave, over, dry, claims, slots, workers: workers.len(), counts, servers })
     }
 
     /// Sends what ended and reads how things are, in one message.
@@ -218,7 +222,10 @@ impl Exchange {
                 counts.add(row.get(0), row.get(1));
                 last = row.get::<_, i32>(2).max(last);
             }
-            Ok(Some((counts, last)))
+            // A move may have led a target to a server of which nobody knew.
+            let sql = "SELECT DISTINCT server FROM control.rollout_targets WHERE rollout = $1 AND state = 'waiting'";
+            let rows = connection.query(sql, std::slice::from_ref(&rollout)).await?;
+            Ok(Some((counts, last, rows.iter().map(|row| row.get(0)).collect::<Vec<String>>())))
         };
         let lock = "SELECT FROM control.rollouts WHERE id = $1 FOR UPDATE";
         let workers =
@@ -236,6 +243,10 @@ impl Exchange {
         )?;
         let slots = |text: &str| serde_json::from_str::<BTreeMap<String, u32>>(text).unwrap_or_default();
         let workers = workers.iter().map(|row| (row.get(0), slots(row.get(1)))).collect();
+        let (counts, servers) = match counts {
+            Some((counts, last, servers)) => (Some((counts, last)), servers),
+            None => (None, Vec::new()),
+        };
         let Some(row) = rows.first() else {
             // Somebody deleted it.
             return Ok(Present {
@@ -248,6 +259,7 @@ impl Exchange {
                 next: None,
                 workers,
                 counts,
+                servers,
             });
         };
         Ok(Present {
@@ -260,6 +272,7 @@ impl Exchange {
             next: row.get(6),
             workers,
             counts,
+            servers,
         })
     }
 
@@ -424,12 +437,19 @@ impl Exchange {
             let sql = "WITH taken AS (SELECT c.position FROM unnest($3::text[], $4::int[]) AS w (server, wanted) \
                          CROSS JOIN LATERAL (SELECT t.position FROM control.rollout_targets t WHERE t.rollout = $1 \
                            AND t.state = 'waiting' AND t.wave <= $5 AND t.server = w.server \
-                           ORDER BY t.wave, t.position LIMIT w.wanted FOR UPDATE SKIP LOCKED) c) \
-                       UPDATE control.rollout_targets t SET state = 'running', worker = $2, attempts = t.attempts + 1, \
-                         started_at = clock_timestamp(), ended_at = NULL FROM taken \
-                       WHERE t.rollout = $1 AND t.position = taken.position \
+                           ORDER BY t.wave, t.position LIMIT w.wanted FOR UPDATE SKIP LOCKED) c), \
+                         seen AS (SELECT t.position, EXISTS (SELECT FROM control.tenants n \
+                           WHERE n.name = t.tenant AND n.moving) AS moving \
+                         FROM control.rollout_targets t JOIN taken USING (position) WHERE t.rollout = $1) \
+                       UPDATE control.rollout_targets t SET started_at = clock_timestamp(), \
+                         state = CASE WHEN seen.moving THEN 'skipped' ELSE 'running' END, \
+                         worker = CASE WHEN NOT seen.moving THEN $2 END, \
+                         attempts = t.attempts + CASE WHEN seen.moving THEN 0 ELSE 1 END, \
+                         error = CASE WHEN seen.moving THEN 'tenant ' || t.tenant || ' is being moved' ELSE t.error END, \
+                         ended_at = CASE WHEN seen.moving THEN clock_timestamp() END FROM seen \
+                       WHERE t.rollout = $1 AND t.position = seen.position \
                        RETURNING t.position, t.kind, t.server, t.database, t.tenant, t.services, \
-                         EXISTS (SELECT FROM control.tenant_properties p WHERE p.tenant = t.tenant)";
+                         EXISTS (SELECT FROM control.tenant_properties p WHERE p.tenant = t.tenant), t.state";
             connection
                 .query(
                     sql,
@@ -448,6 +468,8 @@ impl Exchange {
         let ((), _, rows, ()) = tokio::try_join!(change, part, take, commit)?;
         let mut claims: Vec<Claim> = rows
             .iter()
+            // The others are being moved: under the lock of this round nothing begins to be.
+            .filter(|row| row.get::<_, &str>(7) == "running")
             .map(|row| Claim {
                 position: row.get(0),
                 kind: row.get(1),

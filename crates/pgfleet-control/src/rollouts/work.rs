@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
-use pgfleet_migrate::{Observer, Options};
+use pgfleet_migrate::{Event, Observer, Options};
 use pgfleet_postgres::{Type, retry};
 use tokio::task::JoinSet;
 
@@ -18,8 +18,10 @@ use super::plan::{CANARY, Planned};
 use super::read::{Rollout, find};
 use super::round::{Claim, Exchange, HEARTBEAT, Heard, Part, Told};
 use super::target::{Finished, Outcome, Shared};
-use super::{Counts, RolloutState, failed};
+use super::{Counts, RolloutState, What, failed};
+use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
+use crate::moves::rollouts::alive_sql;
 use crate::plans::Plans;
 use crate::solution::Solution;
 use crate::targets::TargetKind;
@@ -175,6 +177,7 @@ impl Solution {
             hurry: true,
             oldest: None,
             holds: false,
+            waits_for: None,
         };
         worker.read_servers(exchange.catalogue()).await?;
         Box::pin(worker.run(exchange)).await
@@ -201,6 +204,8 @@ struct Working {
     oldest: Option<Instant>,
     /// Whether nothing more is begun before others know that something failed.
     holds: bool,
+    /// The tenant that is being moved, behind which the rollout ends.
+    waits_for: Option<String>,
 }
 
 /// A round under way: what it has, and what comes of it.
@@ -410,6 +415,9 @@ impl Working {
             self.told.back.extend(heard.claims.iter().map(|claim| claim.position));
             return Err(error);
         }
+        for name in heard.servers.drain(..) {
+            self.servers.entry(name).or_default();
+        }
         for (name, server) in &mut self.servers {
             server.slots = heard.slots.get(name).copied().unwrap_or_default();
             if heard.dry.contains(name) {
@@ -481,7 +489,7 @@ impl Working {
     }
 
     /// Reads which servers have targets.
-    async fn read_servers(&mut self, catalogue: &crate::catalogue::Catalogue) -> Result<(), Error> {
+    async fn read_servers(&mut self, catalogue: &Catalogue) -> Result<(), Error> {
         let rows = catalogue
             .connection()
             .query(
@@ -501,6 +509,15 @@ impl Working {
     async fn look_again(&mut self, exchange: &mut Exchange) -> Result<(), Error> {
         let catalogue = exchange.catalogue();
         let what = &self.shared.what;
+        // What is being moved cannot be listed, and is brought to head when it has arrived.
+        if let Some(tenant) = being_moved(catalogue, self.shared.rollout, what).await? {
+            if self.waits_for.as_ref() != Some(&tenant) {
+                let note = "it is being moved: the rollout ends behind that".to_owned();
+                self.go.observer.event(&tenant, &Event::Note(note));
+                self.waits_for = Some(tenant);
+            }
+            return Ok(());
+        }
         let mut more = Vec::new();
         if what.reaches_head() {
             let prints = self.shared.plans.prints();
@@ -540,6 +557,34 @@ impl Working {
         self.last_counts = None;
         Ok(())
     }
+}
+
+/// Finds a tenant that the rollout is for and that a process moves just now.
+///
+/// A move that nobody is at holds up nothing: it may never be gone on with.
+async fn being_moved(catalogue: &Catalogue, rollout: i64, what: &What) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "SELECT n.name FROM control.tenants n JOIN control.moves m ON m.tenant = n.name \
+         WHERE n.moving AND m.state IN ('fencing', 'copying', 'comparing') AND m.id % 2147483648 IN ({}) \
+           AND ($2 AND ($3::text[] = '{{}}' OR n.name = ANY ($3)) AND ($4::text[] = '{{}}' OR m.services && $4) \
+             OR EXISTS (SELECT FROM control.rollout_targets t WHERE t.rollout = $1 AND t.state = 'skipped' \
+               AND t.tenant = n.name)) ORDER BY n.name LIMIT 1",
+        alive_sql()
+    );
+    let rows = catalogue
+        .connection()
+        .query(
+            &sql,
+            &[
+                (&rollout, Type::INT8),
+                (&what.reaches_head(), Type::BOOL),
+                (&what.tenants, Type::TEXT_ARRAY),
+                (&what.services, Type::TEXT_ARRAY),
+            ],
+        )
+        .await
+        .map_err(|error| failed(&error))?;
+    Ok(rows.first().map(|row| row.get(0)))
 }
 
 impl Told {

@@ -65,7 +65,7 @@ impl Solution {
             let (own, other, unseen): (bool, Option<String>, bool) = (row.get(2), row.get(3), row.get(4));
             let key: [(&(dyn pgfleet_postgres::ToSql + Sync), Type); 2] =
                 [(&server, Type::TEXT), (&database, Type::TEXT)];
-            let [at, named] = key;
+            let [at, named] = key.clone();
             if own {
                 continue;
             }
@@ -92,6 +92,16 @@ impl Solution {
             )
             .await?;
             catalogue.forget_standings(&server, &database).await?;
+            // A rollout that was to migrate it has nothing to do there any more.
+            let [at, named] = key;
+            execute(
+                connection,
+                "UPDATE control.rollout_targets t SET state = 'skipped', error = 'no string leads there any more', \
+                   ended_at = clock_timestamp() FROM control.rollouts r WHERE r.id = t.rollout \
+                   AND r.state NOT IN ('done', 'cancelled') AND t.state = 'waiting' AND t.server = $1 AND t.database = $2",
+                &[at, named],
+            )
+            .await?;
             let detail = serde_json::json!({ "server": server, "database": database });
             catalogue.audit("tenant close", tenant, &detail, self.options()).await?;
             unled.closed.push((server, database));

@@ -14,6 +14,7 @@ mod life;
 mod limits;
 mod made_strings;
 mod moves;
+mod moves_in_rollouts;
 mod provision;
 mod replaced;
 mod residents;

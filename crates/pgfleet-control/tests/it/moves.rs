@@ -22,20 +22,20 @@ use crate::tenants::{create, silent};
 
 const TWO: &str = "[services.{}_trip]\nserver = \"main\"\ntenants = \"own\"\nschema = \"trips\"\n\
                    [services.{}_user]\nserver = \"main\"\ntenants = \"own\"\nschema = \"users\"\n";
-const ONE: &str = "[services.{}_trip]\nserver = \"main\"\ntenants = \"own\"\nschema = \"trips\"\n";
+pub(crate) const ONE: &str = "[services.{}_trip]\nserver = \"main\"\ntenants = \"own\"\nschema = \"trips\"\n";
 
 /// Two servers with one tenant, whose database is on the first.
-struct Pair {
-    town: Town,
+pub(crate) struct Pair {
+    pub(crate) town: Town,
     second: String,
-    acme: String,
+    pub(crate) acme: String,
     // Stopped when it goes.
     _own: Option<OwnServer>,
 }
 
 impl Pair {
     /// A solution on version 15 and 18.
-    async fn new(admin: Admin, services: &str) -> Self {
+    pub(crate) async fn new(admin: Admin, services: &str) -> Self {
         let town = Town::new(15, admin).await;
         let other = TestServer::shared_version(18).await;
         let second = match admin {
@@ -86,17 +86,17 @@ impl Pair {
         ));
     }
 
-    async fn control(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn control(&self, sql: &str) -> Vec<String> {
         let control = self.town.superuser(&self.town.service("control")).await;
         column(&control, sql).await
     }
 
     /// The tenant's database on the first server, as the superuser.
-    async fn first(&self) -> Connection {
+    pub(crate) async fn first(&self) -> Connection {
         self.town.superuser(&self.acme).await
     }
 
-    async fn on_second(&self, database: &str) -> Connection {
+    pub(crate) async fn on_second(&self, database: &str) -> Connection {
         let address = Address::parse(&self.second).unwrap().with_database(database);
         connect(&address, &Purpose::new("test")).await.unwrap()
     }
@@ -126,7 +126,7 @@ impl Pair {
     }
 
     /// What services are told of the tenant.
-    async fn told(&self, solution: &Solution) -> String {
+    pub(crate) async fn told(&self, solution: &Solution) -> String {
         let service = solution.manifest.service(&self.town.service("trip")).unwrap();
         let session = connect(&solution.directory_address(service).unwrap(), &Purpose::new("service")).await.unwrap();
         column(&session, "select state from pgfleet_directory.tenants()").await.remove(0)
@@ -162,7 +162,7 @@ impl Pair {
     }
 }
 
-fn to(server: &str) -> Order {
+pub(crate) fn to(server: &str) -> Order {
     Order { server: server.to_owned(), ..Order::default() }
 }
 
