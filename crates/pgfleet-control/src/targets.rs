@@ -62,8 +62,24 @@ pub struct FleetTarget {
     pub services: Vec<String>,
     /// Which one it was when somebody looked.
     pub physical: Option<Physical>,
+    /// The strings for it of which nobody has seen where they lead.
+    pub(crate) unseen: Vec<UnseenString>,
     /// How each service gets there.
     ways: BTreeMap<String, Arc<Way>>,
+}
+
+/// A string that was stored without a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnseenString {
+    pub(crate) tenant: String,
+    /// Which of the tenant's strings.
+    pub(crate) connection: String,
+    /// The part that holds no secret.
+    pub(crate) shown: String,
+    /// Whether it may lead to another tenant's database.
+    pub(crate) shared: bool,
+    /// When it was stored, to know it again.
+    pub(crate) changed_at: String,
 }
 
 /// How to get to a database.
@@ -89,6 +105,7 @@ impl FleetTarget {
             shared_with: Vec::new(),
             services: services.to_vec(),
             physical: None,
+            unseen: Vec::new(),
             ways: services.iter().map(|service| (service.clone(), way.clone())).collect(),
         }
     }
@@ -168,7 +185,7 @@ impl Solution {
             .connection()
             .query(
                 "SELECT s.tenant, s.connection, s.key_id, s.sealed, s.server, s.system_identifier, s.database, \
-                 coalesce(s.database_oid, 0::oid) FROM control.tenant_strings s \
+                 coalesce(s.database_oid, 0::oid), s.shown, s.shared, s.changed_at::text FROM control.tenant_strings s \
                  JOIN control.tenants t ON t.name = s.tenant WHERE NOT t.moving AND t.state = ANY ($1) \
                  AND ($2 = '' OR s.tenant = $2) ORDER BY s.tenant, s.connection",
                 &[(&words, Type::TEXT_ARRAY), (&only, Type::TEXT)],
@@ -199,7 +216,15 @@ impl Solution {
                 });
                 let way = if server.is_empty() { Way::By(text) } else { Way::On };
                 let name = if server.is_empty() { self.server_at(&address) } else { server.to_owned() };
-                places.add(&name, &address, tenant, &service.name, physical, way);
+                let unseen = identifier.is_empty().then(|| UnseenString {
+                    tenant: tenant.to_owned(),
+                    connection: row.get(1),
+                    shown: row.get(8),
+                    shared: row.get(9),
+                    changed_at: row.get(10),
+                });
+                let target = places.add(&name, &address, tenant, &service.name, physical, way);
+                target.unseen.extend(unseen.filter(|string| !target.unseen.contains(string)));
             }
         }
         Ok(places.list)
@@ -318,7 +343,7 @@ impl Places {
         service: &str,
         physical: Option<Physical>,
         way: Way,
-    ) {
+    ) -> &mut FleetTarget {
         let database = address.database().to_owned();
         let mut keys = vec![(server.to_owned(), database.clone())];
         if let Some(physical) = &physical {
@@ -344,6 +369,7 @@ impl Places {
             target.services.push(service.to_owned());
             target.ways.insert(service.to_owned(), Arc::new(way));
         }
+        target
     }
 }
 

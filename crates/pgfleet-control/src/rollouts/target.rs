@@ -11,7 +11,7 @@ use serde_json::json;
 use super::round::Claim;
 use super::{What, run_of};
 use crate::catalogue::Catalogue;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::fleet::{Job, TargetReport, Work, work_on};
 use crate::plans::Plans;
 use crate::solution::Solution;
@@ -109,10 +109,15 @@ impl Shared {
         if claim.kind == TargetKind::Template.word() {
             self.template(claim, &mut finished).await;
         } else if let Some(target) = self.place(claim) {
-            for service in &claim.services {
-                let report = self.service(&target, service, &claim.values).await;
-                finished.add(&report, self, &target);
-                result.insert(service.clone(), result_of(&report));
+            match self.seen(target).await {
+                Ok(target) => {
+                    for service in &claim.services {
+                        let report = self.service(&target, service, &claim.values).await;
+                        finished.add(&report, self, &target);
+                        result.insert(service.clone(), result_of(&report));
+                    }
+                }
+                Err(error) => finished.refused(&error),
             }
         } else {
             finished.outcome = Outcome::Skipped;
@@ -121,6 +126,25 @@ impl Shared {
         finished.result = serde_json::Value::Object(result).to_string();
         finished.took = began.elapsed();
         finished
+    }
+
+    /// Finds out which database a target is, where strings lead there that were stored unseen: else nobody
+    /// would know the next time that something was done there.
+    async fn seen(&self, target: Arc<FleetTarget>) -> Result<Arc<FleetTarget>, Error> {
+        if target.unseen.is_empty() {
+            return Ok(target);
+        }
+        let control = &self.solution.manifest.control;
+        let look = async {
+            let catalogue = Catalogue::open(&self.solution.server(&control.server).admin, &control.database).await?;
+            let seen = self.solution.see(&catalogue, &target).await;
+            catalogue.close().await;
+            seen
+        };
+        let physical = Box::pin(look).await?;
+        let mut target = (*target).clone();
+        target.physical = physical.or(target.physical);
+        Ok(Arc::new(target))
     }
 
     /// Brings a template to head.
@@ -136,14 +160,10 @@ impl Shared {
             made.map(|_| ())
         };
         let Err(error) = Box::pin(made).await else { return };
-        let causes: Vec<&str> = error.causes().iter().map(String::as_str).collect();
-        finished.error = Some(format!("{error}: {}", causes.join(": ")));
-        finished.outcome = match error.kind() {
-            crate::error::ErrorKind::Unreachable => Outcome::Unreachable,
-            crate::error::ErrorKind::Stopped => Outcome::Stopped,
-            _ if self.options.stop.is_asked() => Outcome::Stopped,
-            _ => Outcome::Failed,
-        };
+        finished.refused(&error);
+        if self.options.stop.is_asked() && finished.outcome == Outcome::Failed {
+            finished.outcome = Outcome::Stopped;
+        }
     }
 
     /// Does the work on one service in a database.
@@ -201,6 +221,17 @@ impl Shared {
 }
 
 impl Finished {
+    /// Notes that nothing could be done.
+    fn refused(&mut self, error: &Error) {
+        let texts: Vec<String> = std::iter::once(error.to_string()).chain(error.causes().iter().cloned()).collect();
+        self.error = Some(texts.join(": "));
+        self.outcome = match error.kind() {
+            ErrorKind::Unreachable => Outcome::Unreachable,
+            ErrorKind::Stopped => Outcome::Stopped,
+            _ => Outcome::Failed,
+        };
+    }
+
     /// Adds what became of one service.
     fn add(&mut self, report: &TargetReport, shared: &Shared, target: &FleetTarget) {
         if let Err(error) = &report.result {

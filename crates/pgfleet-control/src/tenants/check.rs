@@ -219,11 +219,11 @@ async fn log_in(address: &Address, tenant: &str, connection: &str, notes: &mut V
 }
 
 /// Refuses the database of a service that the string is not for, and the control database.
-fn refuse_host(physical: &Physical, users: &[&Service], hosts: &[HostDatabase]) -> Result<(), Error> {
+pub(super) fn refuse_host(physical: &Physical, users: &[&Service], hosts: &[HostDatabase]) -> Result<(), Error> {
     let Some(host) = hosts.iter().find(|host| host.physical.is_same(physical)) else { return Ok(()) };
     let owner = match &host.service {
         // Where the tenant would live without a string.
-        Some(service) if users.iter().all(|user| user.name == *service) => return Ok(()),
+        Some(service) if !users.is_empty() && users.iter().all(|user| user.name == *service) => return Ok(()),
         Some(service) => format!("the host database of service {service}"),
         None => "the control database".to_owned(),
     };

@@ -63,7 +63,11 @@ impl Solution {
             return Ok(Vec::new());
         }
         let plans = self.plans(&names, observer).await?;
-        let targets = self.targets_of_tenant(&bench.catalogue, name).await?;
+        let mut targets = self.targets_of_tenant(&bench.catalogue, name).await?;
+        for target in targets.iter_mut().filter(|target| !target.unseen.is_empty()) {
+            let seen = self.see(&bench.catalogue, target).await?;
+            target.physical = seen.or(target.physical.take());
+        }
         let values = self.seed_values(&bench.catalogue, name).await?;
         let options = self.announcing(options);
         let of_target = targets.iter().map(|target| self.bring_target(&plans, target, &values, &options, observer));

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use pgfleet_migrate::Observer;
 use pgfleet_postgres::{Address, Connection, ErrorKind as PgErrorKind, Purpose, Type, connect, quote_ident};
 
-use super::verbs::{NewString, lock, refuse_shared};
+use super::check::{Tried, refuse_host};
+use super::verbs::{NewString, execute, lock, refuse_shared};
 use super::{find, string_name};
+use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
+use crate::physical::Physical;
 use crate::plans::Plans;
 use crate::roles::{Login, Roles};
 use crate::solution::Solution;
@@ -190,6 +193,57 @@ impl Solution {
         let result = catalogue.end(result).await;
         catalogue.close().await;
         result
+    }
+
+    /// Looks which database a target is to which strings lead that were stored unseen, and stores it with
+    /// them, so that what becomes of the database is known to be about it.
+    ///
+    /// None when it cannot be looked at: who is to work there says why.
+    ///
+    /// # Errors
+    ///
+    /// It is a service's own database, or another tenant's; nothing may be done there in this tenant's
+    /// name.
+    pub(crate) async fn see(&self, catalogue: &Catalogue, target: &FleetTarget) -> Result<Option<Physical>, Error> {
+        let Some(service) = target.services.first() else { return Ok(None) };
+        let address = self.migrator_address(target, service)?;
+        let Ok(session) = connect(&address, &Purpose::new("pgfleet tenant")).await else { return Ok(None) };
+        let seen = Physical::of(&session).await;
+        session.close().await;
+        let Ok(physical) = seen else { return Ok(None) };
+        refuse_host(&physical, &[], &self.host_databases().await?)?;
+        catalogue.begin().await?;
+        let work = async {
+            let connection = catalogue.connection();
+            lock(connection).await?;
+            for unseen in &target.unseen {
+                let string = NewString { connection: unseen.connection.clone(), text: String::new().into() };
+                let shown = unseen.shown.clone();
+                let tried = Tried { shown, physical: Some(physical.clone()), notes: Vec::new() };
+                if !unseen.shared {
+                    refuse_shared(connection, &unseen.tenant, &string, &tried).await?;
+                }
+                execute(
+                    connection,
+                    "UPDATE control.tenant_strings SET system_identifier = $4, database = $5, database_oid = $6, \
+                       server_version = $7, checked_at = now() WHERE tenant = $1 AND connection = $2 \
+                       AND changed_at = $3::text::timestamptz AND system_identifier = ''",
+                    &[
+                        (&unseen.tenant, Type::TEXT),
+                        (&unseen.connection, Type::TEXT),
+                        (&unseen.changed_at, Type::TEXT),
+                        (&physical.system_identifier, Type::TEXT),
+                        (&physical.database, Type::TEXT),
+                        (&physical.oid, Type::OID),
+                        (&i32::try_from(physical.server_version).ok(), Type::INT4),
+                    ],
+                )
+                .await?;
+            }
+            Ok(())
+        };
+        let result = Box::pin(work).await;
+        catalogue.end(result).await.map(|()| Some(physical))
     }
 }
 

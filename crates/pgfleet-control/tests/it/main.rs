@@ -23,3 +23,4 @@ mod rotation;
 mod support;
 mod templates;
 mod tenants;
+mod unseen;
