@@ -54,7 +54,8 @@ pub struct FleetTarget {
     pub server: String,
     /// The database.
     pub database: String,
-    /// The tenant; empty for a host. Of several that share it, the first.
+    /// The tenant; empty for a host. Of several that share it, whom pgfleet made it for, else who was led
+    /// there first.
     pub tenant: String,
     /// The other tenants that share it.
     pub shared_with: Vec<String>,
@@ -66,6 +67,8 @@ pub struct FleetTarget {
     pub(crate) unseen: Vec<UnseenString>,
     /// How each service gets there.
     ways: BTreeMap<String, Arc<Way>>,
+    /// Of each tenant whether the database was made for another one, and when its string was stored.
+    came: BTreeMap<String, (bool, String)>,
 }
 
 /// A string that was stored without a look.
@@ -107,7 +110,27 @@ impl FleetTarget {
             physical: None,
             unseen: Vec::new(),
             ways: services.iter().map(|service| (service.clone(), way.clone())).collect(),
+            came: BTreeMap::new(),
         }
+    }
+
+    /// Notes how a tenant came here; the first of its strings counts.
+    fn came(&mut self, tenant: &str, made_for_another: bool, since: &str) {
+        let came = (made_for_another, since.to_owned());
+        let known = self.came.entry(tenant.to_owned()).or_insert_with(|| came.clone());
+        *known = came.min(known.clone());
+    }
+
+    /// Puts first whom it was made for, else who was led here first: whoever comes later, it stays the same.
+    fn order_tenants(&mut self) {
+        if self.shared_with.is_empty() {
+            return;
+        }
+        let mut tenants = std::mem::take(&mut self.shared_with);
+        tenants.push(std::mem::take(&mut self.tenant));
+        tenants.sort_by(|one, other| (self.came.get(one), one).cmp(&(self.came.get(other), other)));
+        self.tenant = tenants.remove(0);
+        self.shared_with = tenants;
     }
 
     /// Returns what messages call a service in it: `trip`, `trip/acme`.
@@ -185,9 +208,16 @@ impl Solution {
             .connection()
             .query(
                 "SELECT s.tenant, s.connection, s.key_id, s.sealed, s.server, s.system_identifier, s.database, \
-                 coalesce(s.database_oid, 0::oid), s.shown, s.shared, s.changed_at::text FROM control.tenant_strings s \
+                 coalesce(s.database_oid, 0::oid), s.shown, s.shared, s.changed_at::text, \
+                 s.system_identifier <> '' AND EXISTS (SELECT FROM control.tenant_databases d WHERE d.tenant = s.tenant \
+                   AND d.system_identifier = s.system_identifier AND d.database_oid = s.database_oid) \
+                 FROM control.tenant_strings s \
                  JOIN control.tenants t ON t.name = s.tenant WHERE NOT t.moving AND t.state = ANY ($1) \
-                 AND ($2 = '' OR s.tenant = $2) ORDER BY s.tenant, s.connection",
+                 AND ($2 = '' OR s.tenant = $2 OR t.state IN ('active', 'disabled') AND s.system_identifier <> '' \
+                   AND EXISTS (SELECT FROM control.tenant_strings o WHERE o.tenant = $2 \
+                     AND o.system_identifier = s.system_identifier \
+                     AND (o.database_oid = s.database_oid OR o.database = s.database))) \
+                 ORDER BY s.tenant, s.connection",
                 &[(&words, Type::TEXT_ARRAY), (&only, Type::TEXT)],
             )
             .await
@@ -225,9 +255,16 @@ impl Solution {
                 });
                 let target = places.add(&name, &address, tenant, &service.name, physical, way);
                 target.unseen.extend(unseen.filter(|string| !target.unseen.contains(string)));
+                target.came(tenant, !row.get::<_, bool>(11), row.get(10));
             }
         }
-        Ok(places.list)
+        let mut list = places.list;
+        if !only.is_empty() {
+            // The others were read for who shares its databases.
+            list.retain(|target| target.tenants().any(|tenant| tenant == only));
+        }
+        list.iter_mut().for_each(FleetTarget::order_tenants);
+        Ok(list)
     }
 
     /// Returns the name of the solution's server at an address; else the address.

@@ -14,7 +14,6 @@ use crate::fleet::{self, Job, TargetReport, Work};
 use crate::plans::Plans;
 use crate::standing::Standing;
 use crate::targets::FleetTarget;
-use crate::tenants::properties;
 
 impl Handler<'_> {
     /// Migrates and seeds services in databases, one after the other, and records where they stand.
@@ -34,13 +33,16 @@ impl Handler<'_> {
             }
             let plans = self.plans(&here, received).await?;
             let catalogue = self.catalogue().await?;
-            let values = match target.tenant.as_str() {
-                "" => BTreeMap::new(),
-                tenant => properties::read(catalogue.connection(), &self.solution.keys()?, tenant).await?,
-            };
-            let jobs = here.iter().map(|service| self.solution.job(&plans, target, service, &values));
+            let all = self.solution.values_of(&catalogue, [target]).await?;
+            let none = BTreeMap::new();
+            let values = all.get(&target.tenant).unwrap_or(&none);
+            let jobs = here.iter().map(|service| self.solution.job(&plans, target, service, values));
             let jobs: Vec<Job> = jobs.collect::<Result<_, _>>()?;
-            let reports = fleet::run_all(jobs, Work::Migrate, &self.options, 1, self.observer.clone()).await;
+            let mut reports = fleet::run_all(jobs, Work::Migrate, &self.options, 1, self.observer.clone()).await;
+            for report in &mut reports {
+                let how = (&self.options, &self.observer);
+                self.solution.seed_sharers(&plans, target, &all, report, how).await?;
+            }
             self.record(&catalogue, target, &plans, &reports).await?;
             for report in reports {
                 let name = target.name(&report.service);

@@ -17,6 +17,7 @@ use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::solution::Solution;
 use crate::standing::Standing;
+use crate::tenants::sharers::Values;
 use crate::worker::{self, Worker, alive_sql};
 
 /// A worker's connection to the control database.
@@ -84,12 +85,11 @@ pub(super) struct Claim {
     pub(super) kind: String,
     pub(super) server: String,
     pub(super) database: String,
-    pub(super) tenant: String,
     pub(super) services: Vec<String>,
     /// Whether the tenant has values of its own for seeds.
     pub(super) has_values: bool,
-    /// Those values.
-    pub(super) values: BTreeMap<String, String>,
+    /// Those values, and those of the tenants that share the database.
+    pub(super) values: Values,
 }
 
 /// What the rollout's row and its targets say in the middle of a round.
@@ -448,7 +448,7 @@ impl Exchange {
                          error = CASE WHEN seen.moving THEN 'tenant ' || t.tenant || ' is being moved' ELSE t.error END, \
                          ended_at = CASE WHEN seen.moving THEN clock_timestamp() END FROM seen \
                        WHERE t.rollout = $1 AND t.position = seen.position \
-                       RETURNING t.position, t.kind, t.server, t.database, t.tenant, t.services, \
+                       RETURNING t.position, t.kind, t.server, t.database, t.services, \
                          EXISTS (SELECT FROM control.tenant_properties p WHERE p.tenant = t.tenant), t.state";
             connection
                 .query(
@@ -469,16 +469,15 @@ impl Exchange {
         let mut claims: Vec<Claim> = rows
             .iter()
             // The others are being moved: under the lock of this round nothing begins to be.
-            .filter(|row| row.get::<_, &str>(7) == "running")
+            .filter(|row| row.get::<_, &str>(6) == "running")
             .map(|row| Claim {
                 position: row.get(0),
                 kind: row.get(1),
                 server: row.get(2),
                 database: row.get(3),
-                tenant: row.get(4),
-                services: row.get(5),
-                has_values: row.get(6),
-                values: BTreeMap::new(),
+                services: row.get(4),
+                has_values: row.get(5),
+                values: Values::new(),
             })
             .collect();
         claims.sort_by_key(|claim| claim.position);

@@ -18,6 +18,7 @@ use crate::solution::Solution;
 use crate::standing::Standing;
 use crate::targets::{FleetTarget, TargetKind};
 use crate::templates::Shape;
+use crate::tenants::sharers::Values;
 
 /// How the work on a target ended, for its row.
 #[derive(Debug)]
@@ -167,36 +168,45 @@ impl Shared {
     }
 
     /// Does the work on one service in a database.
-    async fn service(&self, target: &FleetTarget, service: &str, own: &BTreeMap<String, String>) -> TargetReport {
+    async fn service(&self, target: &FleetTarget, service: &str, own: &Values) -> TargetReport {
         let began = Instant::now();
-        let values = if target.kind == TargetKind::Host { &self.properties } else { own };
+        let none = BTreeMap::new();
+        let values = match target.kind {
+            TargetKind::Host => &self.properties,
+            _ => own.get(&target.tenant).unwrap_or(&none),
+        };
         let result = match self.solution.job(&self.plans, target, service, values) {
             Ok(job) => self.run(&job).await,
-            Err(error) => {
-                let mut own = MigrateError::new(MigrateErrorKind::Files, error.to_string());
-                for cause in error.causes() {
-                    own = own.cause(cause.clone());
-                }
-                Err(match error.hint() {
-                    Some(hint) => own.hinted(hint),
-                    None => own,
-                })
-            }
+            Err(error) => Err(of_files(&error)),
         };
-        TargetReport {
+        let mut report = TargetReport {
             service: service.to_owned(),
             server: target.server.clone(),
             database: target.database.clone(),
             result,
-            took: began.elapsed(),
+            took: Duration::ZERO,
+        };
+        if self.what.reaches_head() {
+            let options = self.options_for(service, true);
+            let how = (&options, &self.observer);
+            if let Err(error) = self.solution.seed_sharers(&self.plans, target, own, &mut report, how).await {
+                report.result = Err(of_files(&error));
+            }
         }
+        report.took = began.elapsed();
+        report
+    }
+
+    /// Returns how a service is migrated and seeded.
+    fn options_for(&self, service: &str, of_tenant: bool) -> Options {
+        let run = Some(run_of(&self.what.run, service));
+        let tenants = of_tenant && self.solution.manifest.tenants.always_seed;
+        Options { run, always_seed: self.options.always_seed || tenants, ..self.options.clone() }
     }
 
     async fn run(&self, job: &Job) -> Result<pgfleet_migrate::Report, MigrateError> {
         let Some(revert) = &self.what.revert else {
-            let run = Some(run_of(&self.what.run, &job.service));
-            let tenants = job.target.tenant.is_some() && self.solution.manifest.tenants.always_seed;
-            let options = Options { run, always_seed: self.options.always_seed || tenants, ..self.options.clone() };
+            let options = self.options_for(&job.service, job.target.tenant.is_some());
             return work_on(job, &Work::Migrate, &options, &*self.observer).await;
         };
         // Newest first: what is applied last is the service's own set.
@@ -272,6 +282,18 @@ impl Finished {
                 detail: report.audit_detail().to_string(),
             });
         }
+    }
+}
+
+/// Makes the error of a run of one that came before it.
+fn of_files(error: &Error) -> MigrateError {
+    let mut own = MigrateError::new(MigrateErrorKind::Files, error.to_string());
+    for cause in error.causes() {
+        own = own.cause(cause.clone());
+    }
+    match error.hint() {
+        Some(hint) => own.hinted(hint),
+        None => own,
     }
 }
 

@@ -25,7 +25,6 @@ use crate::moves::rollouts::alive_sql;
 use crate::plans::Plans;
 use crate::solution::Solution;
 use crate::targets::TargetKind;
-use crate::tenants::properties;
 
 /// How long results gather at most.
 const GATHER: Duration = Duration::from_millis(50);
@@ -439,14 +438,23 @@ impl Working {
             // A tenant that came since we looked.
             self.shared.read_places(exchange.catalogue()).await?;
         }
-        let seeded: Vec<&str> =
-            claims.iter().filter(|claim| claim.has_values).map(|claim| claim.tenant.as_str()).collect();
-        if !seeded.is_empty() {
-            let keys = self.shared.solution.keys()?;
-            let values = properties::read_all(exchange.catalogue().connection(), &keys, &seeded).await?;
-            for claim in claims.iter_mut().filter(|claim| claim.has_values) {
-                claim.values = values.get(&claim.tenant).cloned().unwrap_or_default();
+        let mut seeded = Vec::new();
+        for claim in claims {
+            let Some(target) = self.shared.place(claim).filter(|target| target.kind == TargetKind::Tenant) else {
+                continue;
+            };
+            if claim.has_values || !target.shared_with.is_empty() {
+                seeded.push((claim, target));
             }
+        }
+        if seeded.is_empty() {
+            return Ok(());
+        }
+        let targets = seeded.iter().map(|(_, target)| &**target);
+        let values = self.shared.solution.values_of(exchange.catalogue(), targets).await?;
+        for (claim, target) in seeded {
+            let of = |tenant: &str| Some((tenant.to_owned(), values.get(tenant)?.clone()));
+            claim.values = target.tenants().filter_map(of).collect();
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use pgfleet_migrate::{Observer, Options};
 
 use super::TenantState;
 use super::life::Bench;
+use super::sharers::Values;
 use crate::connections::tenant_services;
 use crate::error::{Error, ErrorKind};
 use crate::fleet::{self, Job, TargetReport, Work};
@@ -69,8 +70,9 @@ impl Solution {
             target.physical = seen.or(target.physical.take());
         }
         let values = self.seed_values(&bench.catalogue, name).await?;
+        let all = self.values_of(&bench.catalogue, &targets).await?;
         let options = self.announcing(options);
-        let of_target = targets.iter().map(|target| self.bring_target(&plans, target, &values, &options, observer));
+        let of_target = targets.iter().map(|target| self.bring_target(&plans, target, &all, &options, observer));
         let at_a_time = futures_util::stream::iter(of_target).buffered(concurrency.max(1));
         let done: Vec<Result<Vec<TargetReport>, Error>> = at_a_time.collect().await;
         let mut reports = Vec::new();
@@ -97,13 +99,19 @@ impl Solution {
         &self,
         plans: &Plans,
         target: &FleetTarget,
-        values: &BTreeMap<String, String>,
+        values: &Values,
         options: &Options,
         observer: &Arc<dyn Observer>,
     ) -> Result<Vec<TargetReport>, Error> {
-        let jobs = target.services.iter().map(|service| self.job(plans, target, service, values));
+        let none = BTreeMap::new();
+        let own = values.get(&target.tenant).unwrap_or(&none);
+        let jobs = target.services.iter().map(|service| self.job(plans, target, service, own));
         let jobs: Vec<Job> = jobs.collect::<Result<_, _>>()?;
-        Ok(fleet::run_all(jobs, Work::Migrate, options, 1, observer.clone()).await)
+        let mut reports = fleet::run_all(jobs, Work::Migrate, options, 1, observer.clone()).await;
+        for report in &mut reports {
+            self.seed_sharers(plans, target, values, report, (options, observer)).await?;
+        }
+        Ok(reports)
     }
 
     /// Runs a tenant's seeds in the services' own databases.

@@ -15,6 +15,7 @@ pub(crate) mod properties;
 mod read;
 mod remove;
 mod replaced;
+pub(crate) mod sharers;
 mod unseen;
 mod verbs;
 

@@ -296,6 +296,15 @@ impl Solution {
                 refuse_shared(connection, tenant, string, tried).await?;
             }
             store(connection, &keys, tenant, string, tried, choices, "").await?;
+            if let Some(physical) = &tried.physical {
+                // Who shares a database is seeded there, too: it is not where it was to be any more.
+                execute(
+                    connection,
+                    "DELETE FROM control.targets WHERE system_identifier = $1 AND database_oid = $2 AND tenant NOT IN ('', $3)",
+                    &[(&physical.system_identifier, Type::TEXT), (&physical.oid, Type::OID), (&tenant, Type::TEXT)],
+                )
+                .await?;
+            }
         }
         self.share_missing(connection, tenant).await
     }

@@ -20,6 +20,7 @@ mod replaced;
 mod residents;
 mod rollouts;
 mod rotation;
+mod sharers;
 mod support;
 mod templates;
 mod tenants;
