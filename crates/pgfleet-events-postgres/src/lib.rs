@@ -21,6 +21,7 @@ mod store;
 mod streams;
 mod wire;
 
+pub use error::failed;
 pub use executor::Executor;
 pub use inbox::{Consumer, ConsumerOptions, Inbox};
 pub use keeper::{Keeper, KeeperOptions, KeeperStats};

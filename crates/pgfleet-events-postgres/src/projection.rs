@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use pgfleet_events::{ConsumerStore as _, Error, Event, Filter, Lease, Position, StreamStore as _};
 use pgfleet_postgres::pool::{Pool, Transaction};
+use pgfleet_postgres::retry;
 
 use crate::error::failed;
 use crate::store::Store;
+
+/// First and longest pause after a failure.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// What a handler returns.
 pub type Handled<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -125,10 +129,36 @@ impl Projection {
 
     /// Keeps it up for as long as the future is polled; waits where there is nothing to do, or somebody else does it.
     ///
+    /// Failures that may pass, of the handler, too, are logged and tried again, without end.
+    ///
     /// # Errors
     ///
-    /// The handler's, and what cannot be tried again.
+    /// What trying again does not help.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`step`](Self::step).
     pub async fn run(&self) -> Result<(), Error> {
+        let mut failures = 0;
+        loop {
+            let error = match self.keep_up(&mut failures).await {
+                Err(error) if error.is_retryable() => error,
+                ended => return ended,
+            };
+            failures += 1;
+            tracing::warn!(
+                target: "pgfleet::projection",
+                projection = &*self.group,
+                failures,
+                error = &error as &dyn std::error::Error,
+                "it is not kept up; trying again"
+            );
+            tokio::time::sleep(retry::backoff(failures, AGAIN.0, AGAIN.1)).await;
+        }
+    }
+
+    /// Keeps it up until something fails; what was done since the failure before ends the count of those.
+    async fn keep_up(&self, failures: &mut u32) -> Result<(), Error> {
         loop {
             let Some(mut lease) = self.lease().await? else {
                 tokio::time::sleep(self.lease_time / 3).await;
@@ -136,11 +166,14 @@ impl Projection {
             };
             let mut renew = std::time::Instant::now() + self.lease_time / 3;
             loop {
-                match self.step(&mut lease).await {
-                    Ok(step) if step.at_end => self.store.wait(step.position, self.lease_time / 3).await?,
-                    Ok(_) => {}
+                let step = match self.step(&mut lease).await {
+                    Ok(step) => step,
                     Err(error) if error.is_fenced() => break,
                     Err(error) => return Err(error),
+                };
+                *failures = 0;
+                if step.at_end {
+                    self.store.wait(step.position, self.lease_time / 3).await?;
                 }
                 if std::time::Instant::now() >= renew {
                     match self.lease().await? {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pgfleet_events::{Error, Event, Expected, Filter, NewEvent, StreamStore as _};
+use pgfleet_events::{Error, ErrorKind, Event, Expected, Filter, NewEvent, StreamStore as _};
 use pgfleet_events_postgres::projection::{Handled, Project, Projection};
 use pgfleet_postgres::pool::Transaction;
 use serde_json::json;
@@ -24,7 +24,7 @@ impl Project for Counts {
                 transaction.execute(sql, &[&&*event.stream]).await.unwrap();
             }
             if self.fail.swap(false, Ordering::AcqRel) {
-                return Err(Error::invalid("told to fail"));
+                return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
             }
             Ok(())
         })
@@ -73,4 +73,30 @@ async fn each_event_counts_once_whatever_fails_in_between() {
     let mut lease = projection.lease().await.unwrap().unwrap();
     while !projection.step(&mut lease).await.unwrap().at_end {}
     assert_eq!(total().await, 8);
+}
+
+#[tokio::test]
+async fn what_may_pass_does_not_end_it() {
+    let place = Place::new().await;
+    let store = &place.store;
+    let db = place.connect().await;
+    db.execute_all("CREATE TABLE counts (stream text PRIMARY KEY, n bigint NOT NULL)").await.unwrap();
+    let counts = Arc::new(Counts { fail: AtomicBool::new(true) });
+    let project = Arc::clone(&counts) as Arc<dyn Project>;
+    let projection = Projection::new(store.clone(), "counts", "a", Filter::default(), project);
+    store.append("x", Expected::Any, vec![NewEvent::of("Counted", &json!({})).unwrap()]).await.unwrap();
+    let counted = async {
+        loop {
+            let rows = db.query("SELECT n FROM counts", &[]).await.unwrap();
+            if let Some(row) = rows.first() {
+                return row.get::<_, i64>(0);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        ended = projection.run() => panic!("it has ended: {ended:?}"),
+        counted = counted => assert_eq!(counted, 1, "once, by the second try"),
+    }
+    assert!(!counts.fail.load(Ordering::Acquire), "the first try has failed");
 }
