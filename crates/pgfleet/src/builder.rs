@@ -15,6 +15,7 @@ use secrecy::SecretString;
 
 use crate::embed;
 use crate::error::Error;
+use crate::events;
 use crate::messages::{self, ConsumerOptions, Handle, MessageBody, RelayOptions, Transport};
 use crate::module::Module;
 use crate::observer::Log;
@@ -38,6 +39,7 @@ use crate::readiness::{Readiness, Switch};
 /// * `PGFLEET_<SERVICE>_SCHEMA`: the schema of its tables;
 /// * `PGFLEET_<SERVICE>_BUDGET`: the most connections of this process per server;
 /// * `PGFLEET_<SERVICE>_EVENTS_BROKER` and `PGFLEET_<SERVICE>_EVENTS_URL`: what carries its messages;
+/// * `PGFLEET_<SERVICE>_STREAMS`: which streams and queues are in memory;
 /// * `DB_HOST`, `DB_READ_HOST`, `DB_MAX_CONNECTIONS`: the host of writes, the host of reads, the most connections of the
 ///   main pool.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ pub struct Builder {
     pub(crate) tenant_pool: Vec<Change<PoolOptions>>,
     pub(crate) replicas: ReplicaOptions,
     pub(crate) messages: messages::Plan,
+    pub(crate) events: events::Plan,
 }
 
 /// A change of something that is made later, of the environment.
@@ -114,6 +117,7 @@ impl Builder {
             tenant_pool: Vec::new(),
             replicas: ReplicaOptions::default(),
             messages: messages::Plan::default(),
+            events: events::Plan::default(),
         }
     }
 

@@ -52,6 +52,7 @@ mod connections;
 pub mod embed;
 mod environment;
 mod error;
+pub mod events;
 #[cfg(feature = "sqlx")]
 mod from_sqlx;
 #[cfg(feature = "tower")]

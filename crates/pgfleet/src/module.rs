@@ -141,6 +141,12 @@ impl Module {
         &self.name
     }
 
+    /// The schema of streams and queues, when it is their module.
+    pub(crate) fn event_schema(&self) -> Option<String> {
+        let name = pgfleet_events_postgres::module::EVENT_STREAMING;
+        (self.name == name).then(|| self.schema.clone().unwrap_or_else(|| name.to_owned()))
+    }
+
     /// Makes its set for a service, with the seeds' properties and more placeholders.
     pub(crate) fn set(
         &self,

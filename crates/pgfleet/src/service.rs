@@ -9,6 +9,7 @@ use pgfleet_route::Router;
 
 use crate::builder::{Builder, Watcher};
 use crate::error::{Error, ErrorKind};
+use crate::events::Hosted;
 use crate::messages::Workers;
 use crate::readiness::{Readiness, Switch};
 
@@ -30,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) switch: Arc<Switch>,
     pub(crate) router: Router,
     pub(crate) workers: Workers,
+    pub(crate) events: Hosted,
 }
 
 impl Service {
@@ -107,9 +109,10 @@ impl Service {
     }
 
     /// Ends what runs beside the service: what is being handled or published is ended first, and what was not comes again
-    /// somewhere else. For the end of the program; without it, others wait until the leases of this one end.
+    /// somewhere else; the keeper of streams and queues lets another one lead. For the end of the program; without it,
+    /// others wait until the leases of this one end.
     pub async fn shutdown(&self) {
-        self.0.workers.end().await;
+        tokio::join!(self.0.workers.end(), self.0.events.end());
     }
 
     /// Returns what was carried and handled, in Prometheus' text format.

@@ -11,7 +11,9 @@ use pgfleet_sql::version::Version;
 use crate::builder::Builder;
 use crate::environment::{address, by_hosts, parse, switch, text, variable};
 use crate::error::{Error, ErrorKind};
+use crate::events::Hosted;
 use crate::messages::Workers;
+use crate::module::Module;
 use crate::service::{Inner, Service, no_migrator};
 use crate::worker;
 
@@ -71,6 +73,7 @@ impl Builder {
                 .hinted("deploy a version of the service that knows this schema"));
         }
         service.0.workers.begin().await;
+        service.0.events.begin();
         service.0.switch.set(true);
         Ok(service)
     }
@@ -97,6 +100,9 @@ impl Builder {
         messages.has_outbox = self.modules.iter().any(|module| module.name() == "outbox");
         messages.has_inbox = self.modules.iter().any(|module| module.name() == "inbox");
         let workers = Workers::new(&name, self.schema.as_deref(), &router, messages)?;
+        let mut events = std::mem::take(&mut self.events);
+        events.schema = self.modules.iter().find_map(Module::event_schema);
+        let events = Hosted::new(&name, &router, events)?;
         let schema = self.schema;
         let migrator = migrator.map(|address| {
             let mut target = Target::new(&name, address);
@@ -115,6 +121,7 @@ impl Builder {
             switch: self.switch,
             router,
             workers,
+            events,
         })))
     }
 }

@@ -2,6 +2,7 @@
 
 mod connections;
 mod errors;
+mod events;
 mod lending;
 mod start;
 mod support;
