@@ -1,9 +1,10 @@
 //! The environment of a service: its own connection strings, and nobody else's.
 
+use pgfleet_events::registry::Routing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
-use crate::manifest::{Broker, Leads, Pool, ServerUrl, Service, TenantUse, env_name};
+use crate::manifest::{Broker, Leads, Pool, ServerUrl, Service, StreamPlace, TenantUse, env_name};
 use crate::provision::budget::Shares;
 use crate::roles::Login;
 use crate::solution::Solution;
@@ -33,6 +34,7 @@ impl Solution {
     /// | `PGFLEET_<SERVICE>_EVENTS_BROKER` | with an outbox or an inbox: what carries its messages, as `broker` in the manifest |
     /// | `PGFLEET_<SERVICE>_EVENTS_URL` | where that is: the bus database as its application role, or the broker; none in one process |
     /// | `PGFLEET_<SERVICE>_EVENTS_NAME` | the name under which the solution's messages live on the broker: the solution's |
+    /// | `PGFLEET_<SERVICE>_STREAMS` | with `streams` in the manifest: which streams and queues are in memory, as JSON |
     /// | `PGFLEET_SOLUTION__AUTO_MIGRATE` | whether it migrates when it starts |
     ///
     /// Connection strings are URLs that libpq and the drivers of other languages read.
@@ -61,6 +63,7 @@ impl Solution {
         }
         variables.extend(self.tenant_variables(service)?);
         variables.extend(self.event_variables(service)?);
+        variables.extend(routing(service).map(|text| (service.variable("STREAMS"), text.into())));
         Ok(variables)
     }
 
@@ -123,6 +126,20 @@ impl Solution {
         }
         Ok(variables)
     }
+}
+
+/// Writes where streams and queues are, as the library reads it; nothing where the manifest says nothing.
+fn routing(service: &Service) -> Option<String> {
+    if service.streams.is_empty() {
+        return None;
+    }
+    let (mut routing, mut routes) = (Routing::new(StreamPlace::Postgres.as_str()), service.streams.clone());
+    if let Some(others) = routes.remove("*") {
+        others.as_str().clone_into(&mut routing.default);
+    }
+    routing.routes = routes.into_iter().map(|(pattern, place)| (pattern, place.as_str().to_owned())).collect();
+    // A map of texts is JSON whatever is in it.
+    serde_json::to_string(&routing).ok()
 }
 
 /// Writes how a pool behaves as pairs that the library reads as it reads a connection string.

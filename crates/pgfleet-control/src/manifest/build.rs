@@ -14,7 +14,7 @@ use super::layers::Layers;
 use super::model::{
     Backup, Broker, Budget, ChainTransport, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest,
     Migrations, Module, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server,
-    ServerUrl, Service, Solution, TenantDatabases, TenantUse, Tenants, Uses,
+    ServerUrl, Service, Solution, StreamPlace, TenantDatabases, TenantUse, Tenants, Uses,
 };
 use super::value::Value;
 
@@ -129,6 +129,13 @@ fn service(read: &Reader<'_>, name: &str) -> Service {
             idle_timeout: read.duration(&pool("idle_timeout")),
             connect_timeout: read.duration(&pool("connect_timeout")),
             command_timeout: read.duration(&pool("command_timeout")),
+        },
+        streams: {
+            let names = read.layers.names(&at("streams")).into_iter();
+            let place = |pattern| {
+                read.word(&["services", name, "streams", pattern], StreamPlace::from_word, StreamPlace::Postgres)
+            };
+            names.map(|pattern| (pattern.to_owned(), place(pattern))).collect()
         },
         program: read.path(&at("program")),
         run: read.optional(&at("run")).filter(|command| !command.is_empty()),

@@ -66,6 +66,7 @@ pub(super) fn add(manifest: &mut Manifest) {
             connect_timeout: Duration::from_secs(20),
             command_timeout: Duration::from_secs(30),
         },
+        streams: BTreeMap::new(),
         program: None,
         run: None,
         health: None,

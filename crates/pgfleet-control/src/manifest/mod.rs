@@ -33,7 +33,7 @@ pub use diagnostic::{Diagnostic, Errors};
 pub use model::{
     Backup, Broker, Budget, ChainTransport, Concurrently, Control, Durability, Events, Isolation, Lint, Manifest,
     Migrations, Module, OnAhead, OnChanged, OnMissing, OnOutOfOrder, Placement, Pool, RetryOn, Rollouts, Server,
-    ServerUrl, Service, Solution, TenantDatabases, TenantUse, Tenants, Uses,
+    ServerUrl, Service, Solution, StreamPlace, TenantDatabases, TenantUse, Tenants, Uses,
 };
 pub use name::{LONGEST_IDENTIFIER, env_name, short_name};
 pub use reference::reference_markdown;

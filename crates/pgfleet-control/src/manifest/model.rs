@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use super::builtin::Builtin;
 pub use super::word::{
     Broker, ChainTransport, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder,
-    Placement, RetryOn, TenantDatabases, TenantUse,
+    Placement, RetryOn, StreamPlace, TenantDatabases, TenantUse,
 };
 
 /// A checked manifest: every name in it resolves, every path is absolute.
@@ -167,6 +167,8 @@ pub struct Service {
     pub tenants: TenantUse,
     /// Its connection pool.
     pub pool: Pool,
+    /// Where its streams and queues are, by patterns of their names.
+    pub streams: BTreeMap<String, StreamPlace>,
     /// The program that runs its Rust steps.
     pub program: Option<PathBuf>,
     /// The command that starts it.

@@ -6,7 +6,7 @@
 use super::value::Kind;
 use super::word::{
     Broker, ChainTransport, Concurrently, Durability, Isolation, OnAhead, OnChanged, OnMissing, OnOutOfOrder,
-    Placement, RetryOn, TenantDatabases, TenantUse,
+    Placement, RetryOn, StreamPlace, TenantDatabases, TenantUse,
 };
 
 /// What a key is when nobody sets it.
@@ -110,6 +110,7 @@ pub(super) static KEYS: &[Key] = &[
     key("services.*.pool.idle_timeout", Duration, Is("30s"), "When an idle connection is closed"),
     key("services.*.pool.connect_timeout", Duration, Is("20s"), "How long opening a connection may take"),
     key("services.*.pool.command_timeout", Duration, Is("30s"), "How long a statement may take"),
+    key("services.*.streams.*", Words(StreamPlace::WORDS), Unset, "Where the streams and queues are whose names fit this pattern (a name, or the beginning of names with a `*` behind it): `postgres`, which holds for all that fit none, or `memory`: in its program, gone with it. `\"*\"` is all others"),
     key("services.*.program", Path, Unset, "Program that runs the migrations and seeders written in Rust; relative to the manifest"),
     key("services.*.run", Text, Unset, "Command with which `up` starts the service, for `sh -c` in the manifest's folder"),
     key("services.*.health", Text, Unset, "How `up` asks whether the service is healthy: `http://127.0.0.1:8081/health` or `tcp:8081`; without it, when it has run for a second"),

@@ -127,6 +127,14 @@ words! {
         InProcess = "in-process",
     }
 
+    /// Where streams and queues are kept.
+    StreamPlace {
+        /// In the service's database.
+        Postgres = "postgres",
+        /// In the memory of its program.
+        Memory = "memory",
+    }
+
     /// What carries the messages by which tenants follow their services.
     ChainTransport {
         /// The table in the control database.

@@ -142,3 +142,29 @@ fn two_services_cannot_both_keep_streams_in_a_tenant_s_database() {
     assert!(printed.contains("services `a` and `b` both have the module `event_streaming`"), "{printed}");
     solution(&format!("{text}[tenants]\ndatabases = \"per-service\"\n")).load();
 }
+
+#[test]
+fn patterns_say_which_streams_are_in_memory() {
+    let text =
+        "[services.trip]\nmodules = [\"event_streaming\"]\nstreams = { \"seen-*\" = \"memory\", hints = \"memory\" }\n";
+    let manifest = solution(text).load().manifest;
+    let streams = &manifest.service("trip").unwrap().streams;
+    assert_eq!(
+        streams.iter().map(|(pattern, place)| (pattern.as_str(), *place)).collect::<Vec<_>>(),
+        [("hints", StreamPlace::Memory), ("seen-*", StreamPlace::Memory)]
+    );
+    let none = "[services.trip.streams]\n\"*\" = \"memory\"\n";
+    assert_eq!(solution(none).load().manifest.service("trip").unwrap().streams.len(), 1, "no tables, and none needed");
+    insta::assert_snapshot!(
+        solution("[services.trip.streams]\n\"seen-*\" = \"memory\"\n").printed(),
+        @r#"
+    pgfleet.toml:2:1: service `trip` keeps streams on PostgreSQL, and does not have the module `event_streaming`
+    hint: add it to `modules` of [services.trip], or say "*" = "memory" for all of them
+    "#
+    );
+    let having = "[services.trip]\nmodules = [\"event_streaming\"]\n[services.trip.streams]\n";
+    let printed = solution(&format!("{having}\"a*b\" = \"memory\"\n")).printed();
+    assert!(printed.contains("`a*b` is no pattern of streams") && printed.contains("with a * behind it"), "{printed}");
+    let printed = solution(&format!("{having}c = \"redis\"\n")).printed();
+    assert!(printed.contains("redis") && printed.contains("memory"), "{printed}");
+}

@@ -95,6 +95,7 @@ run = "cargo run -p trip-service"
 health = "tcp:8081"
 health_timeout = "5s"
 properties = { admin_email = "trip@example.com" }
+streams = { "*" = "memory" }
 
 [services.administration]
 server = "second"
@@ -180,6 +181,7 @@ fn every_key_can_be_written() {
     assert_eq!(trip.layout.as_deref(), Some("golang-migrate"));
     assert_eq!(trip.program, Some(case.root().join("target/debug/trip-service")));
     assert_eq!(trip.uses, [Uses { service: "administration".into(), module: "permission".into() }]);
+    assert_eq!(trip.streams["*"], StreamPlace::Memory);
     assert_eq!(trip.pool.idle_timeout, Duration::from_mins(1));
     assert_eq!(manifest.servers["main"].budget, Budget::Connections(80));
     assert_eq!(manifest.servers["main"].max_connections, Some(50));
@@ -206,7 +208,7 @@ fn every_key_can_be_written() {
     }
     let notes: Vec<_> = unused.iter().map(ToString::to_string).collect();
     assert!(
-        notes.contains(&"pgfleet.toml:116:1: `backup.keep_days` has no effect in this version".into()),
+        notes.contains(&"pgfleet.toml:117:1: `backup.keep_days` has no effect in this version".into()),
         "{notes:#?}"
     );
     assert!(!notes.iter().any(|note| note.contains("uses") || note.contains("migrations.")), "{notes:#?}");

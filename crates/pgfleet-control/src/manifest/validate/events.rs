@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 use super::super::builtin::Builtin;
 use super::super::diagnostic::Diagnostic;
 use super::super::layers::Layers;
-use super::super::model::{Broker, Manifest, Service, TenantDatabases, TenantUse};
+use super::super::model::{Broker, Manifest, Service, StreamPlace, TenantDatabases, TenantUse};
 use super::super::name::{did_you_mean, dotted};
 use super::super::secret::{is_well_known, url_password};
 use super::Check;
@@ -30,11 +30,42 @@ const GUEST: &str = "guest";
 impl Check<'_> {
     pub(super) fn events(&mut self) {
         self.shared_streams();
+        self.places_of_streams();
         let events = &self.manifest.events;
         match events.broker {
             Broker::Rabbitmq | Broker::Nats => self.broker_url(),
             Broker::InProcess => self.one_program(),
             Broker::Postgres => self.bus(),
+        }
+    }
+
+    /// Patterns are what the library takes, and what is to be in the database has its tables there.
+    fn places_of_streams(&mut self) {
+        let manifest = self.manifest;
+        let module = Builtin::EventStreaming;
+        for service in &manifest.services {
+            let name = service.name.as_str();
+            for pattern in service.streams.keys() {
+                if pattern.is_empty() || pattern.strip_suffix('*').unwrap_or(pattern).contains('*') {
+                    let message = format!("`{}` is no pattern of streams", pattern.escape_debug());
+                    let hint = "a pattern is a name, or the beginning of names with a * behind it".to_owned();
+                    self.error_hinted(&["services", name, "streams", pattern], message, Some(hint));
+                }
+            }
+            if !service.streams.is_empty() && !service.has(module) {
+                let stays = service.streams.get("*") != Some(&StreamPlace::Memory)
+                    || service.streams.values().any(|place| *place == StreamPlace::Postgres);
+                if stays {
+                    let message = format!(
+                        "service `{name}` keeps streams on PostgreSQL, and does not have the module `{}`",
+                        module.name()
+                    );
+                    let hint =
+                        format!("add it to `modules` of [services.{name}], or say \"*\" = \"memory\" for all of them");
+                    let first = service.streams.keys().next().map_or("", String::as_str);
+                    self.error_hinted(&["services", name, "streams", first], message, Some(hint));
+                }
+            }
         }
     }
 
