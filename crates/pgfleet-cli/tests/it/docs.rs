@@ -156,6 +156,12 @@ impl<'a> Session<'a> {
         self
     }
 
+    /// Has what the guide says to be at one address at another one.
+    fn at(mut self, example: &'static str, real: String) -> Self {
+        self.places.push((example, real));
+        self
+    }
+
     /// Has a second server.
     fn with_second(mut self, second: &OwnServer) -> Self {
         self.places.push((EXAMPLE_SECOND, format!("127.0.0.1:{}", second.port())));
@@ -255,8 +261,12 @@ impl<'a> Session<'a> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         // Also when a page failed: no server may outlive its folder.
-        let solutions = fs::read_dir(self.folder.path().join("work")).into_iter().flatten().flatten();
-        for solution in solutions.map(|entry| entry.path()).filter(|path| path.join(".pgfleet").is_dir()) {
+        let below = |folder: &str| fs::read_dir(self.folder.path().join(folder)).into_iter().flatten().flatten();
+        for solution in below("work")
+            .chain(below("work/examples"))
+            .map(|entry| entry.path())
+            .filter(|path| path.join(".pgfleet").is_dir())
+        {
             let _stopped = Command::new(env!("CARGO_BIN_EXE_pgfleet"))
                 .args(["--quiet", "down"])
                 .current_dir(solution)
@@ -372,6 +382,29 @@ async fn the_guide_about_tenants_runs_as_written() {
 #[test]
 fn the_guide_about_events_runs_as_written() {
     Session::new(None).page("docs/src/guides/events.md");
+}
+
+#[test]
+fn the_guide_about_a_service_with_streams_runs_as_written() {
+    let port = crate::event_streaming::free_port();
+    let session = Session::new(None).at("127.0.0.1:8091", format!("127.0.0.1:{port}"));
+    // The services of the page were built with the tests; there cargo only runs them.
+    let bin = session.folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let cargo = format!(
+        "#!/bin/sh\ntest \"$1 $2 $3\" = 'run -q -p' || exit 9\nservice=${{4#streaming-}}; shift 4\n\
+         test \"$1\" = -- && shift\nPORT={port} exec '{}' \"$service\" \"$@\"\n",
+        crate::program::example("streaming").display()
+    );
+    fs::write(bin.join("cargo"), cargo).unwrap();
+    fs::set_permissions(bin.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    session.prepare(&format!(
+        "export PATH='{}':\"$PATH\" && mkdir examples && cp -r '{}' examples && \
+         sed -i 's/:8091/:{port}/' examples/event-streaming/pgfleet.dev.toml",
+        bin.display(),
+        crate::event_streaming::source().display()
+    ));
+    session.page("docs/src/guides/event-streaming.md");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod connecting;
 mod connection;
 mod docs;
 mod errors;
+mod event_streaming;
 mod events;
 mod files;
 mod follow;
