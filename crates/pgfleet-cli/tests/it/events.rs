@@ -111,6 +111,49 @@ async fn whoever_follows_is_told_until_he_stops() {
 }
 
 #[tokio::test]
+async fn one_stream_is_followed_from_a_version_and_up_to_a_limit() {
+    use std::io::{BufRead as _, BufReader};
+    let solution = solution().await;
+    for kind in ["Placed", "Paid"] {
+        solution.pgfleet(&format!("stream append order-1 --type {kind}")).exits(0);
+    }
+    let line = "stream read order-1 --from 2 --follow --limit 2 --json";
+    let mut following = solution.folder.spawn(&line.split(' ').collect::<Vec<_>>());
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["type"], "Paid");
+    solution.pgfleet("stream append order-2 --type Placed").exits(0);
+    solution.pgfleet("stream append order-1 --type Sent").exits(0);
+    assert_eq!((next()["version"].as_u64(), following.wait().unwrap().code()), (Some(3), Some(0)));
+    solution.pgfleet("stream read order-1 --follow --backward").exits(2);
+}
+
+#[tokio::test]
+async fn a_replay_that_is_ended_says_where_to_go_on() {
+    use std::io::{BufRead as _, BufReader};
+    let solution = solution().await;
+    let store = Store::of(&solution).await;
+    let event = || pgfleet_events::NewEvent::new("Placed", pgfleet_events::Json::trusted("{}"));
+    let events = std::iter::repeat_with(event).take(500).collect();
+    let any = pgfleet_events::Expected::Any;
+    pgfleet_events::StreamStore::append(&store.0, "order-1", any, events).await.unwrap();
+    let line = "stream replay order-1 --to-queue again --rate 20";
+    let mut replaying = solution.folder.spawn(&line.split(' ').collect::<Vec<_>>());
+    let mut told = BufReader::new(replaying.stderr.take().unwrap()).lines();
+    let first = told.next().unwrap().unwrap();
+    assert!(first.contains(" of 500 put into again, "), "{first}");
+    crate::support::signal(replaying.id(), nix::sys::signal::Signal::SIGINT);
+    let hint = told.map_while(Result::ok).last().unwrap();
+    assert_eq!(replaying.wait().unwrap().code(), Some(130));
+    let from: u64 = hint.strip_prefix("hint: the rest: the same command with --from ").unwrap().parse().unwrap();
+    let put = store.0.purge("again", false).await.unwrap();
+    assert!(put > 0 && put < 500, "{put}");
+    assert_eq!(from, put + 1);
+    let rest = format!("stream replay order-1 --to-queue again --from {from} --json");
+    assert_eq!(solution.pgfleet(&rest).exits(0).json()["events"].as_u64(), Some(500 - put));
+}
+
+#[tokio::test]
 async fn queues_are_looked_at_and_dead_letters_redriven() {
     let solution = solution().await;
     let put = |data: &str, more: &str| {

@@ -1,17 +1,15 @@
 //! Having events handled again.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use pgfleet_events::{ConsumerStore, Event, NewItem, QueueStore, StreamStore};
+use pgfleet_events::replay::{self, Progress, ReplayHandle, Start, Target};
+use pgfleet_events::{ConsumerStore, QueueStore, StreamStore};
 use pgfleet_migrate::options::Stop;
 use serde::Serialize;
 
 use super::failed::failed;
-use super::read::{Begin, Reading};
+use super::read::Reading;
 use crate::error::Error;
-
-/// How many messages are put into a queue at once.
-const BATCH: usize = 500;
 
 /// What is replayed, and to where.
 #[derive(Debug, Clone)]
@@ -25,59 +23,58 @@ pub struct Replay {
 }
 
 /// What was replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replayed {
     /// How many events.
     pub events: u64,
+    /// From where another replay goes on: a version of the stream, or a position of all; none where nothing was read.
+    pub next: Option<String>,
 }
 
 impl Replay {
-    /// Puts the events into the queue, in their order, with their stream as the key; `progress` is told how many were.
+    /// Puts the events that there are when it begins into the queue, in their order, with their stream as the key;
+    /// `progress` is told how far it is, each time that it has gone on.
     ///
-    /// Events are read and put in batch by batch; one that was stopped in between has put in the first of them.
+    /// One that is stopped ends behind what it was putting in. A store that is away for a while is waited for, once it was
+    /// there.
     ///
     /// # Errors
     ///
-    /// As [`Reading::run`]; what the queue refuses.
-    pub async fn run<S: StreamStore + QueueStore>(
+    /// What cannot be read so; what the store fails with, or the queue refuses.
+    pub async fn run<S: StreamStore + QueueStore + 'static>(
         &self,
-        store: &S,
+        store: &Arc<S>,
         stop: &Stop,
-        progress: &(dyn Fn(u64) + Send + Sync),
+        progress: &(dyn Fn(&Progress) + Send + Sync),
     ) -> Result<Replayed, Error> {
-        let began = Instant::now();
-        let mut replayed = Replayed::default();
-        let mut reading = Reading { follow: false, ..self.reading.clone() };
-        while !stop.is_asked() {
-            let left = self.reading.limit.map_or(u64::MAX, |limit| limit - replayed.events);
-            let batch = self.rate.map_or(BATCH, |rate| (rate as usize).clamp(1, BATCH));
-            reading.limit = Some(left.min(batch as u64));
-            let (mut items, mut last) = (Vec::new(), None);
-            reading
-                .run(store, stop, &mut |event| {
-                    items.push(item(event));
-                    last = Some((event.version, event.position));
-                    Ok(())
-                })
-                .await?;
-            let Some((version, position)) = last else { break };
-            replayed.events += items.len() as u64;
-            store.enqueue(&self.queue, items).await.map_err(|error| failed(&error))?;
-            progress(replayed.events);
-            reading.begin = match (&reading.stream, reading.begin, position) {
-                (Some(_), None | Some(Begin::Version(_)), _) => Some(Begin::Version(version + 1)),
-                (_, _, Some(position)) => Some(Begin::Position(position)),
-                (_, begin, None) => begin,
-            };
-            if let Some(rate) = self.rate {
-                let due = Duration::from_secs(replayed.events) / rate.max(1);
-                let wait = due.saturating_sub(began.elapsed());
-                if !wait.is_zero() && stop.sleep(wait).await {
-                    break;
-                }
-            }
+        // A store that cannot be reached at all is an error, and not waited for.
+        store.head().await.map_err(|error| failed(&error))?;
+        let target = Target::Queue { store: store.clone(), queue: self.queue.as_str().into() };
+        let mut replay = replay::Replay::new(store.clone(), self.reading.source(), self.reading.start(), target)
+            .limit(self.reading.limit.unwrap_or(u64::MAX));
+        if let Some(rate) = self.rate {
+            replay = replay.rate(rate);
         }
-        Ok(replayed)
+        let handle = replay.handle();
+        let (mut running, mut cancelled) = (std::pin::pin!(replay.run()), false);
+        let mut watching = std::pin::pin!(watch(&handle, progress));
+        let done = loop {
+            tokio::select! {
+                biased;
+                () = stop.asked(), if !cancelled => {
+                    cancelled = true;
+                    handle.cancel();
+                }
+                () = &mut watching => {}
+                done = &mut running => break done.map_err(|error| failed(&error))?,
+            }
+        };
+        let next = match done.place {
+            Start::Version(version) => Some(version.to_string()),
+            Start::Position(position) => Some(position.to_string()),
+            Start::Beginning | Start::End | Start::Time(_) => None,
+        };
+        Ok(Replayed { events: done.events, next })
     }
 
     /// Has a group read again from where the reading begins.
@@ -90,20 +87,92 @@ impl Replay {
         group: &str,
         reading: &Reading,
     ) -> Result<String, Error> {
-        let position = match (reading.begin, reading.since) {
-            (Some(Begin::Position(position)), _) => position,
-            (_, Some(since)) => store.position_at(since).await.map_err(|error| failed(&error))?,
-            _ => pgfleet_events::Position::START,
-        };
+        let position = reading.start().position(store).await.map_err(|error| failed(&error))?;
         store.reset(group, position).await.map_err(|error| failed(&error))?;
         Ok(position.to_string())
     }
 }
 
-/// An event as a message; what is said about it stays with it.
-fn item(event: &Event) -> NewItem {
-    let mut item = NewItem::new(event.kind.clone(), event.data.clone()).key(event.stream.clone());
-    item.meta = event.meta.clone();
-    item.meta.causation_id.get_or_insert_with(|| event.id.to_string().into());
-    item
+/// Tells of each step that a replay has taken, and never ends.
+async fn watch(handle: &ReplayHandle, progress: &(dyn Fn(&Progress) + Send + Sync)) {
+    let mut told = 0;
+    loop {
+        let now = handle.until(|progress| progress.events > told).await;
+        if now.events == told {
+            // The replay is gone.
+            return std::future::pending().await;
+        }
+        told = now.events;
+        progress(&now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use pgfleet_events::{Clock, Expected, Json, Memory, NewEvent};
+
+    use super::super::read::Begin;
+    use super::*;
+
+    async fn filled(clock: &Clock, events: usize) -> Arc<Memory> {
+        let store = Arc::new(Memory::with_clock(clock.clone()));
+        for number in 0..events {
+            let stream = if number % 2 == 0 { "a" } else { "b" };
+            store.append(stream, Expected::Any, vec![NewEvent::new("Made", Json::trusted("{}"))]).await.unwrap();
+            clock.advance(Duration::from_secs(1));
+        }
+        store
+    }
+
+    fn replay(reading: Reading) -> Replay {
+        Replay { reading, queue: "again".to_owned(), rate: None }
+    }
+
+    #[tokio::test]
+    async fn a_replay_begins_at_a_version_a_position_or_a_time_and_says_where_to_go_on() {
+        let clock = Clock::still();
+        let store = filled(&clock, 10).await;
+        let run = async |reading: Reading| {
+            let replayed = replay(reading).run(&store, &Stop::default(), &|_| ()).await.unwrap();
+            assert_eq!(store.purge("again", false).await.unwrap(), replayed.events);
+            replayed
+        };
+        let of_a = || Reading { stream: Some("a".to_owned()), ..Reading::default() };
+        assert_eq!(run(of_a()).await, Replayed { events: 5, next: Some("6".to_owned()) });
+        let from = Reading { begin: Some(Begin::Version(3)), limit: Some(2), ..of_a() };
+        assert_eq!(run(from).await, Replayed { events: 2, next: Some("5".to_owned()) });
+        let some = run(Reading { limit: Some(4), ..Reading::default() }).await;
+        let behind = some.next.unwrap().parse().unwrap();
+        assert_eq!(run(Reading { begin: Some(Begin::Position(behind)), ..Reading::default() }).await.events, 6);
+        let since = pgfleet_events::Moment::from_micros(clock.now().micros() - 2_500_000);
+        assert_eq!(run(Reading { since: Some(since), ..Reading::default() }).await.events, 2);
+        assert_eq!(run(Reading { kinds: vec!["None".to_owned()], ..Reading::default() }).await.events, 0);
+    }
+
+    #[tokio::test]
+    async fn the_rate_is_kept_progress_is_told_and_who_stops_it_goes_on_from_there() {
+        let store = filled(&Clock::still(), 40).await;
+        let (stop, steps) = (Stop::default(), Mutex::new(Vec::new()));
+        let slow = Replay { rate: Some(20), ..replay(Reading { stream: Some("a".to_owned()), ..Reading::default() }) };
+        let began = std::time::Instant::now();
+        let told = |progress: &Progress| {
+            steps.lock().unwrap().push((progress.events, progress.total));
+            if progress.events >= 10 {
+                stop.ask();
+            }
+        };
+        let part = slow.run(&store, &stop, &told).await.unwrap();
+        assert!(part.events >= 10 && part.events < 20, "{part:?}");
+        assert!(began.elapsed() >= Duration::from_millis(350), "twenty a second: {:?}", began.elapsed());
+        let steps = steps.into_inner().unwrap();
+        assert!(steps.len() > 1 && steps.iter().all(|(_, total)| *total == Some(20)), "{steps:?}");
+        let next = part.next.unwrap().parse().unwrap();
+        let rest = Reading { begin: Some(Begin::Version(next)), ..slow.reading.clone() };
+        let rest = replay(rest).run(&store, &Stop::default(), &|_| ()).await.unwrap();
+        assert_eq!(part.events + rest.events, 20);
+        assert_eq!(store.purge("again", false).await.unwrap(), 20, "each once");
+    }
 }

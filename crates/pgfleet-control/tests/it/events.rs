@@ -1,9 +1,10 @@
 //! Modules that need no files, and the bus database.
 
-use pgfleet_control::events::{Begin, Reading, Store};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_brokers::{BrokerKind, Options, connect};
+use pgfleet_control::events::{Begin, Reading, Store};
 use pgfleet_control::isolation::{Verdict, verify};
 use pgfleet_control::manifest::Builtin;
 use pgfleet_control::roles::Login;
@@ -141,7 +142,7 @@ async fn a_service_keeps_streams_with_the_rights_of_its_own_role() {
     let read = async |reading: Reading| {
         let mut told = Vec::new();
         let count = reading
-            .run(&store, &Stop::default(), &mut |event| {
+            .run(Arc::new(store.clone()), &Stop::default(), &mut |event| {
                 told.push(event.data.to_string());
                 Ok(())
             })
@@ -173,10 +174,11 @@ async fn a_service_keeps_streams_with_the_rights_of_its_own_role() {
         }
         Ok(())
     };
-    let (followed, ()) = futures_util::future::join(follows.run(&store, &stop, &mut each), append("a", 8)).await;
+    let (followed, ()) =
+        futures_util::future::join(follows.run(Arc::new(store.clone()), &stop, &mut each), append("a", 8)).await;
     assert_eq!((followed.unwrap(), told), (2, vec!["7".to_owned(), "8".to_owned()]));
     let backward = Reading { backward: true, ..Reading::default() };
-    let refused = backward.run(&store, &Stop::default(), &mut |_| Ok(())).await.unwrap_err();
+    let refused = backward.run(Arc::new(store.clone()), &Stop::default(), &mut |_| Ok(())).await.unwrap_err();
     assert_eq!(refused.to_string(), "all streams are read from old to new");
 }
 

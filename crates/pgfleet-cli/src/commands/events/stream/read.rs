@@ -1,8 +1,11 @@
 //! Reading events, and having them handled again.
 
+use std::sync::Arc;
+
 use pgfleet_control::Error;
 use pgfleet_control::events::{Begin, EventShown, Reading, Replay};
 use pgfleet_events::Event;
+use pgfleet_events::replay::Progress;
 
 use super::MODULE;
 use crate::args::{EventFilter, StreamRead, StreamReplay};
@@ -38,7 +41,7 @@ pub(super) async fn read(context: &Context, arguments: StreamRead) -> Result<Exi
     let store = database(context, MODULE, &place).await?.store();
     // Ctrl-C is how one ends looking on.
     let _orderly = context.orderly();
-    let told = reading.run(&store, &context.stop, &mut |event| tell(context, event)).await?;
+    let told = reading.run(Arc::new(store), &context.stop, &mut |event| tell(context, event)).await?;
     if told == 0 && !follow {
         context.talk.note("there is no such event");
     }
@@ -76,14 +79,23 @@ pub(super) async fn replay(context: &Context, arguments: StreamReplay) -> Result
         return Ok(Exit::Done);
     };
     let _orderly = context.orderly();
-    let progress = |events: u64| context.talk.say(&format!("{events} put into {queue}"));
+    let progress = |now: &Progress| {
+        let total = now.total.map_or_else(String::new, |total| format!(" of {total}"));
+        context.talk.say(&format!("{}{total} put into {queue}, {:.0} a second", now.events, now.rate));
+    };
     let replay = Replay { reading, queue: queue.clone(), rate };
-    let replayed = replay.run(&store, &context.stop, &progress).await?;
+    let replayed = replay.run(&Arc::new(store), &context.stop, &progress).await?;
     if context.talk.json {
         context.talk.json(&replayed)?;
     } else {
         let events = counted(usize::try_from(replayed.events).unwrap_or(usize::MAX), "event");
         context.talk.data(&format!("{events} put into {queue}"));
     }
-    Ok(if context.stop.is_asked() { Exit::Interrupted } else { Exit::Done })
+    if !context.stop.is_asked() {
+        return Ok(Exit::Done);
+    }
+    if let Some(next) = replayed.next {
+        context.talk.say(&format!("hint: the rest: the same command with --from {next}"));
+    }
+    Ok(Exit::Interrupted)
 }
