@@ -11,6 +11,7 @@ use std::time::Duration;
 use pgfleet_events::{ConsumerStore as _, Error, Event, Filter, Lease, Position, StreamStore as _};
 use pgfleet_postgres::pool::{Pool, Transaction};
 use pgfleet_postgres::retry;
+use tokio::sync::Notify;
 
 use crate::error::failed;
 use crate::store::Store;
@@ -40,6 +41,8 @@ pub struct Projection {
     filter: Filter,
     project: Arc<dyn Project>,
     lease_time: Duration,
+    /// It was emptied here: who keeps it up need not wait for new events to see that.
+    rebuilt: Notify,
 }
 
 impl fmt::Debug for Projection {
@@ -69,7 +72,7 @@ impl Projection {
         project: Arc<dyn Project>,
     ) -> Self {
         let lease_time = Duration::from_secs(30);
-        Self { store, group: name.into(), member: member.into(), filter, project, lease_time }
+        Self { store, group: name.into(), member: member.into(), filter, project, lease_time, rebuilt: Notify::new() }
     }
 
     fn pool(&self) -> &Pool {
@@ -114,6 +117,8 @@ impl Projection {
 
     /// Empties the projection and sets it to the start, in one transaction; leases on it end.
     ///
+    /// Where this one is [run](Self::run) it is made anew at once, elsewhere when the lease is renewed.
+    ///
     /// # Errors
     ///
     /// As [`step`](Self::step).
@@ -124,7 +129,9 @@ impl Projection {
         let transaction = self.pool().begin().await.map_err(doing)?;
         transaction.query(&self.store.0.consumers.reset, &[&&*self.group, &0_i64, &0_i64]).await.map_err(doing)?;
         self.project.clear(&transaction).await?;
-        transaction.commit().await.map_err(doing)
+        transaction.commit().await.map_err(doing)?;
+        self.rebuilt.notify_one();
+        Ok(())
     }
 
     /// Keeps it up for as long as the future is polled; waits where there is nothing to do, or somebody else does it.
@@ -173,7 +180,10 @@ impl Projection {
                 };
                 *failures = 0;
                 if step.at_end {
-                    self.store.wait(step.position, self.lease_time / 3).await?;
+                    tokio::select! {
+                        waited = self.store.wait(step.position, self.lease_time / 3) => waited?,
+                        () = self.rebuilt.notified() => renew = std::time::Instant::now(),
+                    }
                 }
                 if std::time::Instant::now() >= renew {
                     match self.lease().await? {
