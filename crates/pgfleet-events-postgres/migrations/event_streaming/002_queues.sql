@@ -254,7 +254,8 @@ END
 $$;
 
 -- What was put into a lane by transactions that had an id when `lo` was taken and were not done, and is visible in `hi`.
--- In plpgsql, so that the tables are locked before the snapshot is taken: a TRUNCATE between the two would hide messages.
+-- In plpgsql, so that the tables are locked before the snapshot is taken: a TRUNCATE between the two would hide messages. What is no
+-- transaction's number is hidden from the planner: without statistics it takes the index by lane, and reads all of the lane.
 CREATE FUNCTION :"schema".queue_late(a_queue int, a_lane int, a_lo pg_snapshot, a_hi pg_snapshot, a_lo_next xid8, a_pos bigint,
     a_lo_seq bigint, a_most int) RETURNS bigint[] LANGUAGE plpgsql
 SET search_path TO :"schema", pg_temp SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $$
@@ -262,12 +263,12 @@ BEGIN
     RETURN (SELECT coalesce(array_agg(w.seq ORDER BY w.seq), '{}') FROM (
         SELECT m.seq FROM (
             SELECT e.seq, e.xid, e.run FROM queue_events e
-            WHERE e.run IS NOT NULL AND e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(a_lo))) AND e.queue_id = a_queue AND e.lane = a_lane
-              AND e.seq <= a_lo_seq AND pg_visible_in_snapshot(e.xid, a_hi) AND NOT pg_visible_in_snapshot(e.xid, a_lo)
+            WHERE e.run IS NOT NULL AND e.xid = ANY (ARRAY(SELECT pg_snapshot_xip(a_lo))) AND e.queue_id + 0 = a_queue AND e.lane + 0 = a_lane
+              AND e.seq + 0 <= a_lo_seq AND pg_visible_in_snapshot(e.xid, a_hi) AND NOT pg_visible_in_snapshot(e.xid, a_lo)
             UNION ALL
             SELECT e.seq, e.xid, e.run FROM queue_events e
-            WHERE e.run IS NOT NULL AND e.xid >= pg_snapshot_xmax(a_lo) AND e.xid < a_lo_next AND e.queue_id = a_queue AND e.lane = a_lane
-              AND e.seq <= a_lo_seq AND pg_visible_in_snapshot(e.xid, a_hi) AND NOT pg_visible_in_snapshot(e.xid, a_lo)
+            WHERE e.run IS NOT NULL AND e.xid >= pg_snapshot_xmax(a_lo) AND e.xid < a_lo_next AND e.queue_id + 0 = a_queue AND e.lane + 0 = a_lane
+              AND e.seq + 0 <= a_lo_seq AND pg_visible_in_snapshot(e.xid, a_hi) AND NOT pg_visible_in_snapshot(e.xid, a_lo)
         ) AS f, LATERAL (
             SELECT e.seq FROM queue_events e
             WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq >= f.seq AND e.xid = f.xid ORDER BY e.seq LIMIT f.run
