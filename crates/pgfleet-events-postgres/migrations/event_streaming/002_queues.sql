@@ -453,9 +453,9 @@ SET enable_mergejoin TO off SET jit TO off AS $$
     ) AS w
 $$;
 
--- Hands out messages: a row for each lane that some came from. `claims` has one for all of the row's messages, or one for each.
--- A row without claims says that lanes were passed by because others were at them.
-CREATE FUNCTION :"schema".queue_take(a_queue int, a_consumer text, a_max int, a_visibility bigint, a_wait boolean)
+-- Hands out messages: a row for each lane that some came from. `claims` has one for each `messages` of them, which is at most
+-- `a_each`. A row without claims says that lanes were passed by because others were at them.
+CREATE FUNCTION :"schema".queue_take(a_queue int, a_consumer text, a_max int, a_each int, a_visibility bigint, a_wait boolean)
 RETURNS TABLE (claims bigint[], tokens int[], messages int, deadline timestamptz, seqs bigint[], attempts int2[],
     enqueued_at timestamptz[], ids uuid[], priorities int2[], types text[], data jsonb[], keys text[], correlation_ids text[],
     causation_ids text[], traceparents text[], tracestates text[], tenants text[], headers jsonb[]) LANGUAGE plpgsql
@@ -480,6 +480,7 @@ DECLARE
     v_late bigint[];
     v_main bigint[];
     v_attempts int2[];
+    v_claims int;
     v_again bigint;
     v_redelivered bigint := 0;
     v_slot int2 := coalesce(pg_sequence_last_value('claim_slot'), 0);
@@ -575,13 +576,30 @@ BEGIN
                 c.hi_next := pg_current_xact_id();
             END IF;
             c.pos := CASE WHEN v_main = '{}' THEN v_late[cardinality(v_late)] ELSE v_main[cardinality(v_main)] END;
-            c.claim_id := nextval('claim_seq');
-            c.token := (random() * 2147483647)::int;
-            INSERT INTO in_flight_events (queue_id, slot, lane, claim_id, token, messages, claimed_at, deadline, consumer, seqs, more, pos,
-                lo_seq, hi_seq, lo_next, hi_next, lo, hi)
-            VALUES (a_queue, v_slot, v_lane, c.claim_id, c.token, v_count, v_now, v_until, a_consumer, v_late || v_main, v_count = v_left,
-                c.pos, c.lo_seq, greatest(c.hi_seq, c.pos), c.lo_next, c.hi_next, c.lo, c.hi);
-            claims := ARRAY[c.claim_id]; tokens := ARRAY[c.token]; messages := v_count; deadline := v_until; keys := NULL;
+            IF v_count <= a_each OR v_late <> '{}' THEN
+                c.claim_id := nextval('claim_seq');
+                c.token := (random() * 2147483647)::int;
+                INSERT INTO in_flight_events (queue_id, slot, lane, claim_id, token, messages, claimed_at, deadline, consumer, seqs, more, pos,
+                    lo_seq, hi_seq, lo_next, hi_next, lo, hi)
+                VALUES (a_queue, v_slot, v_lane, c.claim_id, c.token, v_count, v_now, v_until, a_consumer, v_late || v_main, v_count = v_left,
+                    c.pos, c.lo_seq, greatest(c.hi_seq, c.pos), c.lo_next, c.hi_next, c.lo, c.hi);
+                claims := ARRAY[c.claim_id]; tokens := ARRAY[c.token]; messages := v_count;
+            ELSE
+                -- A claim for each who asked: it ends with his acknowledgement. The newest one is the cursor.
+                v_claims := (v_count + a_each - 1) / a_each;
+                SELECT array_agg(nextval('claim_seq')), array_agg((random() * 2147483647)::int) INTO claims, tokens
+                FROM generate_series(1, v_claims);
+                INSERT INTO in_flight_events (queue_id, slot, lane, claim_id, token, messages, claimed_at, deadline, consumer, seqs)
+                SELECT a_queue, v_slot, v_lane, claims[i], tokens[i], a_each, v_now, v_until, a_consumer, v_main[(i - 1) * a_each + 1 : i * a_each]
+                FROM generate_series(1, v_claims - 1) AS i;
+                INSERT INTO in_flight_events (queue_id, slot, lane, claim_id, token, messages, claimed_at, deadline, consumer, seqs, more, pos,
+                    lo_seq, hi_seq, lo_next, hi_next, lo, hi)
+                VALUES (a_queue, v_slot, v_lane, claims[v_claims], tokens[v_claims], v_count - (v_claims - 1) * a_each, v_now, v_until,
+                    a_consumer, v_main[(v_claims - 1) * a_each + 1 :], v_count = v_left,
+                    c.pos, c.lo_seq, greatest(c.hi_seq, c.pos), c.lo_next, c.hi_next, c.lo, c.hi);
+                messages := a_each;
+            END IF;
+            deadline := v_until; keys := NULL;
             IF v_late <> '{}' THEN
                 RETURN QUERY SELECT claims, tokens, messages, deadline, v_late, m.* FROM queue_messages(a_queue, v_lane, v_late) AS m;
             END IF;

@@ -9,7 +9,7 @@ use super::receipt::Handle;
 use crate::store::Inner;
 
 /// How many are on their way at once; what comes meanwhile goes together in the next one.
-const SENDERS: usize = 2;
+const SENDERS: usize = 1;
 
 /// What somebody says is done, and where the answer goes.
 type Asked = (Vec<Handle>, oneshot::Sender<Result<usize, Arc<Error>>>);

@@ -14,7 +14,7 @@ use crate::wire::{At, Id, Jsonb};
 pub(super) fn deliveries(row: &Row, queue: &Arc<str>, taken: &mut Vec<Delivery>) -> bool {
     let Some(claims) = row.get::<_, Option<Vec<i64>>>(0) else { return false };
     let tokens: Vec<i32> = row.get(1);
-    let (messages, deadline) = (row.get(2), row.get::<_, At>(3).0);
+    let (each, deadline) = (row.get::<_, i32>(2), row.get::<_, At>(3).0);
     let seqs: Vec<i64> = row.get(4);
     let attempts: Vec<i16> = row.get(5);
     let enqueued: Vec<At> = row.get(6);
@@ -29,8 +29,11 @@ pub(super) fn deliveries(row: &Row, queue: &Arc<str>, taken: &mut Vec<Delivery>)
     let mut kind: Arc<str> = Arc::from("");
     taken.reserve(seqs.len());
     for (place, data) in data.into_iter().enumerate() {
-        // One claim for all of them, or each has its own.
-        let of = place.min(claims.len() - 1);
+        // A claim for so many each; the last one may be for fewer.
+        let size = usize::try_from(each).unwrap_or(1).max(1);
+        let of = (place / size).min(claims.len() - 1);
+        let is_last = of > 0 && of == claims.len() - 1;
+        let messages = if is_last { i32::try_from(seqs.len() - of * size).unwrap_or(each) } else { each };
         let handle = Handle { claim: claims[of], token: tokens[of], messages, seq: seqs[place] };
         if *kind != *kinds[place] {
             kind = Arc::from(kinds[place]);

@@ -52,7 +52,7 @@ impl Sql {
             take: format!(
                 "SELECT claims, tokens, messages, deadline, seqs, attempts, enqueued_at, ids, priorities, types, data, keys, \
                  correlation_ids, causation_ids, traceparents, tracestates, tenants, headers \
-                 FROM {s}.queue_take($1, $2, $3, $4, $5)"
+                 FROM {s}.queue_take($1, $2, $3, $4, $5, $6)"
             ),
             done: format!("SELECT claim_id, seq FROM {s}.queue_done($1, $2, $3, $4, $5)"),
             failed: format!("SELECT {s}.queue_failed($1, $2, $3, $4, $5, $6)"),

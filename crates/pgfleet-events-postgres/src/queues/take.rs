@@ -40,20 +40,23 @@ impl Inner {
         Ok(taken)
     }
 
+    /// Takes messages, with a claim for so many each.
     pub(super) async fn take(
         &self,
         queue: &str,
         consumer: &str,
         max: usize,
+        each: usize,
         visibility: Duration,
     ) -> Result<Vec<Delivery>, Error> {
         let db = self.queue_connection().await?;
         let Some(known) = self.find_queue(&db, queue).await? else { return Ok(Vec::new()) };
         let most = i32::try_from(max).unwrap_or(i32::MAX).min(10_000);
+        let each = i32::try_from(each).unwrap_or(i32::MAX);
         let micros = i64::try_from(visibility.as_micros()).unwrap_or(i64::MAX / 4);
         for attempt in 0..TRIES {
             let rows = db
-                .query(&self.queues.sql.take, &[&known.id, &consumer, &most, &micros, &(attempt > 0)])
+                .query(&self.queues.sql.take, &[&known.id, &consumer, &most, &each, &micros, &(attempt > 0)])
                 .await
                 .map_err(|error| failed(format!("nothing could be taken from queue {queue}"), error))?;
             let mut taken: Vec<Delivery> = Vec::new();

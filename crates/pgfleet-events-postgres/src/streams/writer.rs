@@ -5,7 +5,7 @@
 //! committed. What one append does wrong is answered to it alone.
 //!
 //! The tasks live as long as there is something in the queue, so an idle store has none, and dropping an append's future
-//! leaves a lot half-way nowhere.
+//! leaves a lot half-way nowhere. Who comes when nobody waits sends by himself.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,22 +40,51 @@ pub(crate) struct Writer {
     queue: Mutex<Queue>,
 }
 
-/// Queues an append and waits for its answer.
+/// What an append does next.
+enum Place {
+    /// Nobody waits, and there is room for one more who sends.
+    First(Append),
+    /// Behind others.
+    Behind(oneshot::Receiver<Result<Appended, Error>>),
+}
+
+/// Appends, by itself or with those who wait.
 pub(super) async fn append(store: &Arc<Inner>, append: Append) -> Result<Appended, Error> {
-    let (answer, answered) = oneshot::channel();
-    let begin = {
+    let place = {
         let mut queue = store.streams.writer.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.jobs.push_back(Job { append, answer });
-        let begin = queue.senders < store.options.writers.max(1);
-        queue.senders += usize::from(begin);
-        begin
+        if queue.jobs.is_empty() && queue.senders < store.options.writers.max(1) {
+            queue.senders += 1;
+            Place::First(append)
+        } else {
+            let (answer, answered) = oneshot::channel();
+            queue.jobs.push_back(Job { append, answer });
+            Place::Behind(answered)
+        }
     };
-    if begin {
-        tokio::spawn(send(Arc::clone(store)));
+    match place {
+        Place::First(append) => {
+            // In the caller's own task: another one costs a turn of the scheduler there and one back.
+            let _turn = Turn(store);
+            one(store, &append).await
+        }
+        Place::Behind(answered) => match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the task that appends has ended")),
+        },
     }
-    match answered.await {
-        Ok(answer) => answer,
-        Err(_) => Err(Error::new(ErrorKind::Unavailable, "the task that appends has ended")),
+}
+
+/// Somebody's turn to send; when it is over, also by being dropped, those who wait are sent.
+struct Turn<'a>(&'a Arc<Inner>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.streams.writer.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without a runtime there is nobody who could still wait.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !queue.jobs.is_empty() => drop(runtime.spawn(send(Arc::clone(self.0)))),
+            _ => queue.senders -= 1,
+        }
     }
 }
 
@@ -145,16 +174,19 @@ async fn alone_of(store: Arc<Inner>, job: Job) {
 }
 
 async fn alone(store: &Arc<Inner>, job: Job) {
-    let answer = async {
-        let db = store.connection().await?;
-        let outcomes = batch::run(&db, &store.streams.sql, &[&job.append], false, true).await?;
-        outcomes[0].answer(&job.append)
-    }
-    .await;
+    let answer = one(store, &job.append).await;
+    let _gone = job.answer.send(answer);
+}
+
+/// Sends one append.
+async fn one(store: &Arc<Inner>, append: &Append) -> Result<Appended, Error> {
+    let db = store.connection().await?;
+    let outcomes = batch::run(&db, &store.streams.sql, &[append], false, true).await?;
+    let answer = outcomes[0].answer(append);
     if answer.is_ok() {
         store.appended();
     }
-    let _gone = job.answer.send(answer);
+    answer
 }
 
 /// One error that several are told of.
