@@ -4,6 +4,7 @@ mod connections;
 mod errors;
 mod events;
 mod lending;
+mod messages;
 mod start;
 mod support;
 mod tenant_seeds;
