@@ -72,8 +72,9 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
             let (services, bus) = (connect(&name)?, connect(&format!("{name}bare"))?);
             let one_by_one = options.times(ONE_BY_ONE);
             let many = options.times(MANY);
+            let what = || format!("{word}, round {round}");
             let measured = runtime.block_on(async {
-                let whole = through(&from, &to, services.clone(), one_by_one).await?;
+                let whole = through(&from, &to, services.clone(), one_by_one).await.with_context(what)?;
                 let bare = chain(&from, &to, &bus, one_by_one).await?;
                 let published = rate(&bus, many).await?;
                 let relayed = relay(&from, services, many).await?;

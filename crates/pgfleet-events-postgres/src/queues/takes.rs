@@ -137,7 +137,9 @@ fn share(lot: Vec<Asked>, taken: Vec<Delivery>) {
 mod tests {
     use super::*;
 
-    fn asked(consumer: &str, max: usize) -> (Asked, oneshot::Receiver<Result<Vec<Delivery>, Arc<Error>>>) {
+    type Answered = oneshot::Receiver<Result<Vec<Delivery>, Arc<Error>>>;
+
+    fn asked(consumer: &str, max: usize) -> (Asked, Answered) {
         let (answer, answered) = oneshot::channel();
         (Asked { consumer: consumer.to_owned(), max, visibility: Duration::from_secs(1), answer }, answered)
     }
@@ -158,7 +160,7 @@ mod tests {
         }
     }
 
-    fn numbers(answered: &mut oneshot::Receiver<Result<Vec<Delivery>, Arc<Error>>>) -> Vec<u128> {
+    fn numbers(answered: &mut Answered) -> Vec<u128> {
         answered.try_recv().unwrap().unwrap().iter().map(|delivery| delivery.id.as_u128()).collect()
     }
 
