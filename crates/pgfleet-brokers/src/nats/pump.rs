@@ -107,26 +107,32 @@ impl Pump {
         self.give_back().await;
     }
 
-    /// Gives back what is here and what the server sends before it knows that nobody listens any more.
+    /// Gives back what is here and what still comes for what was asked for.
+    ///
+    /// It goes on listening until the requests are done or forgotten: the server takes one that stands for a listener, and
+    /// what it sends to somebody who has just left waits for its whole visibility.
     async fn give_back(mut self) {
         let left = self.shared.window().release(self.hold);
         // Whatever of this does not reach the server comes again after its visibility.
         for message in left {
             let _ = message.ack_with(AckKind::Nak(None)).await;
         }
-        if self.messages.drain().await.is_err() {
-            return;
-        }
-        let rest = async {
-            while let Some(message) = self.messages.next().await {
-                if message.status.is_none() {
-                    let message = jetstream::Message { message, context: self.open.jetstream.clone() };
-                    let _ = message.ack_with(AckKind::Nak(None)).await;
-                }
+        let until = tokio::time::Instant::now() + LEAVE_WITHIN;
+        while self.requests.values().any(|request| request.left > 0 && request.again > Instant::now()) {
+            let Ok(Some(message)) = tokio::time::timeout_at(until, self.messages.next()).await else { break };
+            let Some(partition) = partition_of(&message) else { continue };
+            let Some(request) = self.requests.get_mut(&partition) else { continue };
+            if message.status.is_some() {
+                request.left = 0;
+                continue;
             }
-        };
-        // Without a server nothing ends.
-        let _ = tokio::time::timeout(LEAVE_WITHIN, rest).await;
+            request.left = request.left.saturating_sub(1);
+            // While the request stands, it would come here again.
+            let stands = (request.left > 0).then(|| request.again.saturating_duration_since(Instant::now()));
+            let message = jetstream::Message { message, context: self.open.jetstream.clone() };
+            let _ = message.ack_with(AckKind::Nak(stands)).await;
+        }
+        let _ = self.messages.unsubscribe().await;
         let _ = self.open.client.flush().await;
     }
 
@@ -160,12 +166,7 @@ impl Pump {
     }
 
     async fn take_in(&mut self, message: async_nats::Message) {
-        // What the server says comes under the subject of the request, a message under its own.
-        let word = match message.status {
-            Some(_) => message.subject.rsplit('.').next(),
-            None => message.subject.split('.').nth(1),
-        };
-        let Some(partition) = word.and_then(Partition::of_word) else { return };
+        let Some(partition) = partition_of(&message) else { return };
         if let Some(status) = message.status {
             return self.told(partition, status, message.description.as_deref()).await;
         }
@@ -247,4 +248,14 @@ impl Pump {
             Err(error) => tracing::debug!(group, %error, "the server does not answer yet"),
         }
     }
+}
+
+/// The partition of a message, or of what the server says: that comes under the subject of the request, a message under its
+/// own.
+fn partition_of(message: &async_nats::Message) -> Option<Partition> {
+    let word = match message.status {
+        Some(_) => message.subject.rsplit('.').next(),
+        None => message.subject.split('.').nth(1),
+    };
+    word.and_then(Partition::of_word)
 }

@@ -114,3 +114,12 @@ async fn what_is_wrong_is_said_without_secrets() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(!format!("{error:?}").contains("hidden"));
 }
+
+async fn alone() -> (Nats, Broker) {
+    let broker = Broker::nats().await;
+    (Nats::new(&secret(broker.url()), options()).unwrap(), broker)
+}
+
+mod conformance {
+    pgfleet_events::transport_conformance!(super::alone);
+}

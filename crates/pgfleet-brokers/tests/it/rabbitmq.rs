@@ -120,3 +120,13 @@ async fn what_is_wrong_is_said_without_secrets() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(!format!("{error:?}").contains("hidden"));
 }
+
+/// A system of its own on the shared broker.
+async fn alone() -> (RabbitMq, ()) {
+    let broker = Broker::rabbitmq_shared().await;
+    (RabbitMq::new(&secret(broker.url()), options()).unwrap(), ())
+}
+
+mod conformance {
+    pgfleet_events::transport_conformance!(super::alone);
+}
