@@ -28,6 +28,9 @@ impl Builder {
     /// applies what is pending. When another process holds the lock it waits until what it needs is
     /// there, and then serves. Without such a role it waits for the schema.
     ///
+    /// A service that handles messages has subscribed to them when this returns; where the broker is away,
+    /// that goes on to be tried beside the service.
+    ///
     /// Call it before anything that has effects: where the program was called as
     /// `<program> pgfleet worker`, it answers the command line, which has it run the migrations and
     /// seeders that are Rust, and ends the process; nothing behind the call runs.

@@ -6,7 +6,7 @@ use pgfleet_events::{Subscription, Transport};
 use pgfleet_events_postgres::{Consumer, ConsumerOptions, Inbox, Outbox, RelayOptions};
 use pgfleet_postgres::retry;
 use pgfleet_route::Router;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::databases::Tenants;
@@ -19,6 +19,9 @@ use crate::error::Error;
 /// First and longest pause between two tries to subscribe.
 const SUBSCRIBE_AGAIN: (std::time::Duration, std::time::Duration) =
     (std::time::Duration::from_millis(100), std::time::Duration::from_secs(10));
+
+/// How long a start waits for the first try to subscribe.
+const FIRST_TRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What a service says about its messages before it starts.
 #[derive(Debug, Default)]
@@ -110,7 +113,8 @@ impl Workers {
         }
     }
 
-    /// Begins to carry and to handle, when the schema is there.
+    /// Begins to carry and to handle, when the schema is there. Returns when it has subscribed; when the broker is away, after
+    /// the first try, and it is tried again beside the service.
     pub(crate) async fn begin(&self) {
         let mut tasks = self.tasks.lock().await;
         if let Some(relays) = &self.relays {
@@ -118,7 +122,10 @@ impl Workers {
             tasks.push(tokio::spawn(relays.clone().go_round()));
         }
         if let Some(consumer) = &self.consumer {
-            tasks.push(tokio::spawn(consumer.clone().run(self.stop.subscribe())));
+            let (tried, first_try) = oneshot::channel();
+            tasks.push(tokio::spawn(consumer.clone().run(self.stop.subscribe(), tried)));
+            // A broker keeps messages for groups that it knows: what is published after the start must find this one there.
+            let _late = tokio::time::timeout(FIRST_TRY, first_try).await;
         }
     }
 
@@ -181,13 +188,19 @@ impl Workers {
 }
 
 impl Consuming {
-    async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut tries = 0;
+    async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>, tried: oneshot::Sender<()>) {
+        let (mut tries, mut tried) = (0, Some(tried));
+        // Who waits for the first try may have stopped waiting.
+        let mut told = move || tried.take().map(|tried| tried.send(()));
         let subscriber = loop {
             let error = match self.transport.subscribe(self.subscription.clone()).await {
-                Ok(subscriber) => break subscriber,
+                Ok(subscriber) => {
+                    let _gone = told();
+                    break subscriber;
+                }
                 Err(error) => error,
             };
+            let _gone = told();
             tries += 1;
             tracing::warn!(target: "pgfleet::inbox", tries, error = &error as &dyn std::error::Error, "cannot subscribe; trying again");
             tokio::select! {
