@@ -276,6 +276,7 @@ pub(crate) fn base_options(manifest: &Manifest, surroundings: &Surroundings) -> 
         announcer: None,
         dry_run: false,
         look_only: false,
+        lock_first: false,
         who: surroundings.who.clone(),
         stop: surroundings.stop.clone(),
     }

@@ -117,6 +117,9 @@ pub struct Options {
     pub dry_run: bool,
     /// Look at the database and change nothing, not even by creating it.
     pub look_only: bool,
+    /// Ask for the lock before the first look: for who knows that something is pending. It spares a round trip to the
+    /// database; where nothing is pending, or somebody has the lock, the run goes on as it does without.
+    pub lock_first: bool,
     /// Who runs this, for the history: the person or job, and the machine.
     pub who: Who,
     /// Asks the run to stop.
@@ -181,6 +184,7 @@ impl Default for Options {
             announcer: None,
             dry_run: false,
             look_only: false,
+            lock_first: false,
             who: Who::default(),
             stop: Stop::default(),
         }

@@ -207,6 +207,8 @@ impl Shared {
     async fn run(&self, job: &Job) -> Result<pgfleet_migrate::Report, MigrateError> {
         let Some(revert) = &self.what.revert else {
             let options = self.options_for(&job.service, job.target.tenant.is_some());
+            // The catalog said that something is pending here.
+            let options = Options { lock_first: true, ..options };
             return work_on(job, &Work::Migrate, &options, &*self.observer).await;
         };
         // Newest first: what is applied last is the service's own set.

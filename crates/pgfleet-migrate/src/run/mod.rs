@@ -235,37 +235,66 @@ impl Run<'_> {
     }
 
     async fn with(&self, connection: &Connection, created: bool, began: Instant) -> Result<Report, Error> {
+        let only_looks = self.options.look_only || self.options.dry_run;
+        if self.options.lock_first && !only_looks {
+            self.refuse_when_stopped()?;
+            if let Some(looked) = self.lock_and_look(connection).await? {
+                return self.locked(connection, created, began, None, looked).await;
+            }
+        }
         let mut looked = self.look(connection).await?;
-        if self.options.look_only || self.options.dry_run {
+        if only_looks {
             return self.only_looked(connection, looked, created, began).await;
         }
         self.check(connection, &mut looked).await?;
         if looked.is_empty() {
-            let mut report = self.report(Outcome::UpToDate, &looked, created, began);
-            if self.has_to_announce(&looked.rows) {
-                // Another run may still be about to put them on disk.
-                self.flush(connection).await?;
-                self.announce(connection, &looked.rows, Some(Due::Unstamped), &mut report).await;
-            }
-            return Ok(report);
+            return self.up_to_date(connection, &looked, created, began).await;
         }
         // Files are checked before the lock is asked for: a typing error must not make others wait.
         let units = self.units(&looked, &[])?;
+        self.refuse_when_stopped()?;
+        let again = match self.lock_and_look(connection).await? {
+            Some(again) => again,
+            None => match self.lock(connection).await? {
+                Some(finished) => return self.done_by_another(connection, &finished, created, began).await,
+                None => self.look(connection).await?,
+            },
+        };
+        // The lock is freed with the connection, which is closed next.
+        self.locked(connection, created, began, Some((looked, units)), again).await
+    }
+
+    fn refuse_when_stopped(&self) -> Result<(), Error> {
         if self.options.stop.is_asked() {
             return Err(Error::new(ErrorKind::Stopped, format!("stopped before {}", self.target.name)));
         }
-        // In one round trip; what is read behind a lock that was granted is read under it.
-        let asked = lock::try_lock_and_read(connection, LockKey::Migrate, || self.look(connection)).await;
-        let again =
-            match asked.map_err(|error| Error::connection(format!("cannot lock {}", self.target.name), error))? {
-                Some(again) => again?,
-                None => match self.lock(connection).await? {
-                    Some(finished) => return self.done_by_another(connection, &finished, created, began).await,
-                    None => self.look(connection).await?,
-                },
-            };
-        // The lock is freed with the connection, which is closed next.
-        self.locked(connection, created, began, (looked, units), again).await
+        Ok(())
+    }
+
+    /// Asks for the lock and looks, in one round trip; none when somebody else has it. What is read behind a lock that
+    /// was granted is read under it.
+    async fn lock_and_look(&self, connection: &Connection) -> Result<Option<Looked>, Error> {
+        lock::try_lock_and_read(connection, LockKey::Migrate, || self.look(connection))
+            .await
+            .map_err(|error| Error::connection(format!("cannot lock {}", self.target.name), error))?
+            .transpose()
+    }
+
+    /// Reports that nothing is pending, and announces what nobody has heard of yet.
+    async fn up_to_date(
+        &self,
+        connection: &Connection,
+        looked: &Looked,
+        created: bool,
+        began: Instant,
+    ) -> Result<Report, Error> {
+        let mut report = self.report(Outcome::UpToDate, looked, created, began);
+        if self.has_to_announce(&looked.rows) {
+            // Another run may still be about to put them on disk.
+            self.flush(connection).await?;
+            self.announce(connection, &looked.rows, Some(Due::Unstamped), &mut report).await;
+        }
+        Ok(report)
     }
 
     /// What happens under the lock; nothing read before counts, only what was `looked` at under it.
@@ -277,18 +306,24 @@ impl Run<'_> {
         connection: &Connection,
         created: bool,
         began: Instant,
-        ready: (Looked, Vec<Unit<'_>>),
+        ready: Option<(Looked, Vec<Unit<'_>>)>,
         mut looked: Looked,
     ) -> Result<Report, Error> {
         self.check(connection, &mut looked).await?;
         if looked.is_empty() {
-            return self.done_by_another(connection, &looked, created, began).await;
+            // Without a look before, nobody needs to have been here.
+            return match ready {
+                Some(_) => self.done_by_another(connection, &looked, created, began).await,
+                None => self.up_to_date(connection, &looked, created, began).await,
+            };
         }
         self.make_room(connection, &looked).await?;
         let interrupted = self.interrupted(connection, &looked).await?;
-        let (before, units) = ready;
-        let same = before.plan.order == looked.plan.order && before.seeds == looked.seeds;
-        let units = if same && interrupted.is_empty() { units } else { self.units(&looked, &interrupted)? };
+        let same = |before: &Looked| before.plan.order == looked.plan.order && before.seeds == looked.seeds;
+        let units = match ready {
+            Some((before, units)) if same(&before) && interrupted.is_empty() => units,
+            _ => self.units(&looked, &interrupted)?,
+        };
         self.observer.event(&self.target.name, &Event::Planned { steps: units.len() });
         let work = Work {
             connection,

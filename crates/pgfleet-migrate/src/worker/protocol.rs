@@ -125,6 +125,8 @@ struct Terms {
     announce: bool,
     dry_run: bool,
     look_only: bool,
+    #[serde(default)]
+    lock_first: bool,
     who: Who,
 }
 
@@ -208,6 +210,7 @@ impl Terms {
             announcer,
             dry_run,
             look_only,
+            lock_first,
             who,
             stop: _,
         } = options;
@@ -235,6 +238,7 @@ impl Terms {
             announce: announcer.is_some(),
             dry_run: *dry_run,
             look_only: *look_only,
+            lock_first: *lock_first,
             who: who.clone(),
         }
     }
@@ -264,6 +268,7 @@ impl Terms {
             announcer: None,
             dry_run: self.dry_run,
             look_only: self.look_only,
+            lock_first: self.lock_first,
             who: self.who.clone(),
             stop: crate::options::Stop::default(),
         })
