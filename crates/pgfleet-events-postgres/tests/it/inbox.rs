@@ -165,9 +165,8 @@ async fn a_relay_and_a_consumer_with_nothing_to_do_ask_little() {
     };
     let subscriber = transport.subscribe(Subscription::new("notifications", ["*"])).await.unwrap();
     // What those sessions did that made the tables is counted when they have ended, which may be later than now.
-    let alone = async || {
-        bench.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").await == ["1"]
-    };
+    let alone =
+        async || bench.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").await == ["1"];
     until("nobody else is there", alone).await;
     let before = count().await;
     // As they are by default, in sessions that end with them: what a session did is counted then at the latest.
