@@ -130,8 +130,10 @@ impl Pump {
             // While the request stands, it would come here again.
             let stands = (request.left > 0).then(|| request.again.saturating_duration_since(Instant::now()));
             let message = jetstream::Message { message, context: self.open.jetstream.clone() };
+            // As above: what does not reach the server comes again after its visibility.
             let _ = message.ack_with(AckKind::Nak(stands)).await;
         }
+        // Without a connection there is nothing to take back at the server.
         let _ = self.messages.unsubscribe().await;
         let _ = self.open.client.flush().await;
     }

@@ -124,6 +124,8 @@ fn meta(row: &Row) -> Meta {
     }
 }
 
+/// Reads headers. They are written as a map of texts by this crate only; what somebody else put into the table and is no such
+/// map must not keep the message from being handed out.
 fn headers_of(headers: Option<&Jsonb<&str>>) -> BTreeMap<String, String> {
     headers.map_or_else(BTreeMap::new, |headers| serde_json::from_str(headers.0).unwrap_or_default())
 }

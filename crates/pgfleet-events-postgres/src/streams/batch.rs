@@ -133,43 +133,16 @@ pub(super) async fn run(
     let [correlation, causation, traceparent, tracestate, tenant] =
         [said.correlation, said.causation, said.traceparent, said.tracestate, said.tenant].map(some);
     let broken = |error| failed("events could not be appended", error);
+    // The events, which both statements take behind what they take of the streams.
+    let events: [&(dyn ToSql + Sync); 9] =
+        [&ids, &kinds, &data, &correlation, &causation, &traceparent, &tracestate, &tenant, &headers];
     if let ([name], [part], [expected], true) = (&names[..], &parts[..], &expected[..], wait) {
-        let values: [&(dyn ToSql + Sync); 12] = [
-            name,
-            part,
-            expected,
-            &ids,
-            &kinds,
-            &data,
-            &correlation,
-            &causation,
-            &traceparent,
-            &tracestate,
-            &tenant,
-            &headers,
-        ];
-        let row = db.query_one(&sql.append_one, &values).await.map_err(broken)?;
+        let stream: [&(dyn ToSql + Sync); 3] = [name, part, expected];
+        let row = db.query_one(&sql.append_one, &[&stream[..], &events[..]].concat()).await.map_err(broken)?;
         return Ok(vec![Outcome::of(row.get(0))]);
     }
-    let values: [&(dyn ToSql + Sync); 16] = [
-        &names,
-        &parts,
-        &expected,
-        &whole,
-        &wait,
-        &of,
-        &step,
-        &ids,
-        &kinds,
-        &data,
-        &correlation,
-        &causation,
-        &traceparent,
-        &tracestate,
-        &tenant,
-        &headers,
-    ];
-    let row = db.query_one(&sql.append, &values).await.map_err(broken)?;
+    let streams: [&(dyn ToSql + Sync); 7] = [&names, &parts, &expected, &whole, &wait, &of, &step];
+    let row = db.query_one(&sql.append, &[&streams[..], &events[..]].concat()).await.map_err(broken)?;
     let codes: Vec<i64> = row.get(0);
     Ok(codes.into_iter().map(Outcome::of).collect())
 }
