@@ -1,7 +1,7 @@
 //! The caller's transaction, whatever client library it belongs to.
 
 use pgfleet_events::{Answer, Error};
-use pgfleet_postgres::pool::{Pooled, Transaction};
+use pgfleet_postgres::pool::{AfterCommit, Pooled, Transaction};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::failed;
@@ -53,6 +53,14 @@ pub type Cells = Vec<Option<String>>;
 pub trait Executor: Send {
     /// Runs a statement whose columns, if it has any, are texts.
     fn fetch<'a>(&'a mut self, sql: &'a str, values: &'a [Value<'a>]) -> Answer<'a, Vec<Cells>>;
+
+    /// Has something done right after what was run here is committed; says whether it will be.
+    ///
+    /// Only pgfleet's own transactions tell: the client libraries' do not.
+    fn after_commit(&mut self, work: AfterCommit) -> bool {
+        drop(work);
+        false
+    }
 }
 
 fn cells(rows: &[tokio_postgres::Row]) -> Result<Vec<Cells>, tokio_postgres::Error> {
@@ -70,11 +78,22 @@ impl Executor for Pooled {
     fn fetch<'a>(&'a mut self, sql: &'a str, values: &'a [Value<'a>]) -> Answer<'a, Vec<Cells>> {
         on_pooled(self, sql, values)
     }
+
+    /// Each statement is committed when it has ended.
+    fn after_commit(&mut self, work: AfterCommit) -> bool {
+        work();
+        true
+    }
 }
 
 impl Executor for Transaction {
     fn fetch<'a>(&'a mut self, sql: &'a str, values: &'a [Value<'a>]) -> Answer<'a, Vec<Cells>> {
         on_pooled(self, sql, values)
+    }
+
+    fn after_commit(&mut self, work: AfterCommit) -> bool {
+        Self::after_commit(self, work);
+        true
     }
 }
 
@@ -86,6 +105,11 @@ impl Executor for pgfleet_route::Tx {
             let rows = self.query(sql, &values).await.map_err(|error| failed(DOING, error))?;
             read(&rows)
         })
+    }
+
+    fn after_commit(&mut self, work: AfterCommit) -> bool {
+        Self::after_commit(self, work);
+        true
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pgfleet_postgres::Error as PgError;
 use pgfleet_postgres::lsn::Token;
-use pgfleet_postgres::pool::{Pooled, Transaction, TransactionOptions};
+use pgfleet_postgres::pool::{AfterCommit, Pooled, Transaction, TransactionOptions};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -161,6 +161,11 @@ impl Tx {
         let result = self.inner.query(sql, values).await;
         watch(&self.inner, &self.place, &result);
         result
+    }
+
+    /// Has something done right after the commit, as [`Transaction::after_commit`] says.
+    pub fn after_commit(&mut self, work: AfterCommit) {
+        self.inner.after_commit(work);
     }
 
     /// Commits.

@@ -90,10 +90,15 @@ impl Outbox {
             Value::Longs(&rows.limits),
         ];
         tx.fetch(&self.0.sql.publish, &values).await?;
+        let this = self.clone();
+        // Where nobody tells of the commit, the caller does, or the relay finds it.
+        let _told = tx.after_commit(Box::new(move || this.wake()));
         Ok(())
     }
 
     /// Tells this process's relay that something was committed; without it the relay looks by itself from time to time.
+    ///
+    /// A transaction of pgfleet's own calls it when it has committed; with those of the client libraries the caller does.
     pub fn wake(&self) {
         self.0.woken.notify_one();
     }

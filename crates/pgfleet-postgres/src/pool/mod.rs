@@ -33,4 +33,4 @@ pub use options::{PoolOptions, Statements};
 pub use pool::Pool;
 pub use pooled::Pooled;
 pub use stats::{BudgetStats, Histogram, PoolStats};
-pub use transaction::{Isolation, Transaction, TransactionOptions};
+pub use transaction::{AfterCommit, Isolation, Transaction, TransactionOptions};

@@ -50,7 +50,11 @@ impl TransactionOptions {
 pub struct Transaction {
     /// None once it has ended.
     db: Option<Pooled>,
+    after: Vec<AfterCommit>,
 }
+
+/// What is to be done after a commit.
+pub type AfterCommit = Box<dyn FnOnce() + Send + Sync>;
 
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,9 +74,18 @@ impl Transaction {
     pub(super) async fn begin(db: Pooled, options: TransactionOptions) -> Result<Self, Error> {
         db.enter_transaction();
         // From here on dropping it rolls back, should BEGIN have arrived or not.
-        let this = Self { db: Some(db) };
+        let this = Self { db: Some(db), after: Vec::new() };
         this.batch(options.sql()).await?;
         Ok(this)
+    }
+
+    /// Has something done right after the commit, in the order in which it was said: telling somebody who waits for what is
+    /// in here.
+    ///
+    /// It is called by whoever commits, so it must be quick and must not block. It is not called after a rollback, nor when
+    /// the commit is refused or its future dropped; it is when nobody knows whether it is committed.
+    pub fn after_commit(&mut self, work: AfterCommit) {
+        self.after.push(work);
     }
 
     /// Commits.
@@ -88,7 +101,7 @@ impl Transaction {
     pub async fn commit(mut self) -> Result<(), Error> {
         let db = self.take();
         let ended = db.batch(COMMIT).await;
-        Self::end(&db, ended)
+        self.end(&db, ended)
     }
 
     /// Commits and returns what a reader must have seen to see it, in the same round trip.
@@ -108,8 +121,8 @@ impl Transaction {
     pub async fn commit_and_look(mut self) -> (Result<(), Error>, Option<Result<Token, Error>>) {
         let db = self.take();
         match db.finish_with_token(COMMIT).await {
-            Ok((ended, token)) => (Self::end(&db, ended), Some(token)),
-            Err(error) => (Self::end(&db, Err(error)), None),
+            Ok((ended, token)) => (self.end(&db, ended), Some(token)),
+            Err(error) => (self.end(&db, Err(error)), None),
         }
     }
 
@@ -132,8 +145,8 @@ impl Transaction {
         self.db.take().unwrap_or_else(|| unreachable!("a transaction ends once"))
     }
 
-    /// Puts the connection back and says what a failed commit means.
-    fn end(db: &Pooled, ended: Result<(), Error>) -> Result<(), Error> {
+    /// Puts the connection back, does what was to be done after the commit, and says what a failed one means.
+    fn end(&mut self, db: &Pooled, ended: Result<(), Error>) -> Result<(), Error> {
         let result = match ended {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Statement => {
@@ -152,6 +165,9 @@ impl Transaction {
             }
         };
         db.leave_transaction();
+        if result.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Unknown) {
+            self.after.drain(..).for_each(|work| work());
+        }
         result
     }
 }

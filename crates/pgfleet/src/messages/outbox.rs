@@ -83,13 +83,14 @@ impl Outbox<'_> {
             }
         }
         self.workers.writer().publish_all(tx, &messages).await?;
-        self.workers.expect_commit(&scope);
+        self.workers.wake_after(tx, scope);
         Ok(())
     }
 
-    /// Has the relay look at once: after a commit that it should not wait for.
+    /// Has the relay look at once: after the commit of a client library's transaction, of which nobody else tells it.
     ///
-    /// Without it what was published is found within milliseconds of its commit, and within seconds at the latest.
+    /// Without it what was published there is found within milliseconds of its commit, and within seconds at the latest. A
+    /// transaction of pgfleet's own tells the relay by itself.
     pub fn wake(&self) {
         self.workers.wake(&Scope::current());
     }

@@ -60,9 +60,14 @@ impl Relays {
         Self { schema, service, router, transport, options, stop, running: Mutex::default() }
     }
 
+    /// Begins the relay of a scope's database, should there be none.
+    pub(super) fn begin(self: &Arc<Self>, scope: &Scope) {
+        self.with(scope, |_| {});
+    }
+
     /// Has the relay of a scope's database look around until the transaction that published there is committed.
     ///
-    /// Nobody tells when that is: the transaction is the caller's, and of whatever library. A look is a cheap question, and
+    /// For transactions of the client libraries: nobody tells when that is. A look is a cheap question, and
     /// there are ten of them within a second at most, for all that is published meanwhile.
     pub(super) fn expect_commit(self: &Arc<Self>, scope: &Scope) {
         self.with(scope, |running| running.expected.notify_one());
@@ -85,17 +90,17 @@ impl Relays {
         }
         let name: Arc<str> = place.address().to_string().into();
         let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = all.entry(name.clone()).or_insert_with(|| self.begin(name, place));
+        let running = all.entry(name.clone()).or_insert_with(|| self.start(name, place));
         *running.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         work(running);
     }
 
     /// Begins to carry what is published in the service's own database.
     pub(super) fn begin_main(self: &Arc<Self>) {
-        self.with(&Scope::host(), |_| {});
+        self.begin(&Scope::host());
     }
 
-    fn begin(self: &Arc<Self>, name: Arc<str>, place: &Arc<Place>) -> Running {
+    fn start(self: &Arc<Self>, name: Arc<str>, place: &Arc<Place>) -> Running {
         let outbox = Outbox::new(&self.schema, self.service.as_str());
         let relay = Relay::new(outbox.clone(), place.pool(), self.transport.clone(), self.options.clone());
         let expected = Arc::new(Notify::new());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pgfleet_events::{Subscription, Transport};
-use pgfleet_events_postgres::{Consumer, ConsumerOptions, Inbox, Outbox, RelayOptions};
+use pgfleet_events_postgres::{Consumer, ConsumerOptions, Executor, Inbox, Outbox, RelayOptions};
 use pgfleet_postgres::retry;
 use pgfleet_route::Router;
 use tokio::sync::{Mutex, oneshot, watch};
@@ -101,9 +101,14 @@ impl Workers {
         &self.writer
     }
 
-    pub(super) fn expect_commit(&self, scope: &Scope) {
-        if let Some(relays) = &self.relays {
-            relays.expect_commit(scope);
+    /// Has the relay of a scope's database look when the transaction that published there has committed.
+    pub(super) fn wake_after<E: Executor + ?Sized>(&self, tx: &mut E, scope: Scope) {
+        let Some(relays) = &self.relays else { return };
+        // It gets ready while the transaction goes on.
+        relays.begin(&scope);
+        let (later, of) = (relays.clone(), scope.clone());
+        if !tx.after_commit(Box::new(move || later.wake(&of))) {
+            relays.expect_commit(&scope);
         }
     }
 
