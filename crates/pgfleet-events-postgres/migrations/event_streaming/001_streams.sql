@@ -145,11 +145,14 @@ END
 $$;
 
 -- Appends to one stream, waiting for whoever holds its lock; answers as `append` does, at less than half of its cost.
+--
+-- Most appends are of one event, to a stream that was neither archived nor emptied. They are one statement: each one less
+-- takes 2 to 5 of about 35 microseconds, and so would the arrays, unnested, or a plan that is asked for by a setting.
 CREATE FUNCTION :"schema".append_one(
     a_name text, a_part int, a_expected bigint, a_ids uuid[], a_types text[], a_data jsonb[],
     a_correlations text[], a_causations text[], a_traceparents text[], a_tracestates text[], a_tenants text[],
     a_headers jsonb[]
-) RETURNS bigint LANGUAGE plpgsql SET search_path TO :"schema", pg_temp SET plan_cache_mode TO force_generic_plan AS $$
+) RETURNS bigint LANGUAGE plpgsql SET search_path TO :"schema", pg_temp AS $$
 DECLARE
     -- First of all: of the whole transaction, also within a savepoint.
     v_xid xid8 := pg_current_xact_id();
@@ -157,9 +160,23 @@ DECLARE
     v_emptied bigint;
     v_archived boolean;
     v_now timestamptz;
+    -- Held before the statements below begin: they see what was committed before it was free.
+    v_lock text := pg_advisory_xact_lock(hashtextextended(a_name, 7))::text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended(a_name, 7));
-    -- Statements of their own: they see what was committed before the lock was free.
+    v_now := clock_timestamp();
+    IF cardinality(a_ids) = 1 THEN
+        INSERT INTO events (seq, xid, version, at, id, part, stream, type, data,
+            correlation_id, causation_id, traceparent, tracestate, tenant, headers)
+        SELECT nextval('events_seq'), v_xid, h.have + 1, v_now, a_ids[1], a_part, a_name, a_types[1], a_data[1],
+            a_correlations[1], a_causations[1], a_traceparents[1], a_tracestates[1], a_tenants[1], a_headers[1]
+        FROM (SELECT coalesce(
+            (SELECT e.version FROM events e WHERE e.stream = a_name ORDER BY e.version DESC LIMIT 1), 0) AS have OFFSET 0) h
+        WHERE (a_expected = -1 OR a_expected = h.have) AND NOT EXISTS (SELECT FROM stream_states s WHERE s.stream = a_name)
+        RETURNING version - 1 INTO v_have;
+        IF FOUND THEN
+            RETURN v_have;
+        END IF;
+    END IF;
     SELECT s.last_version, s.archived INTO v_emptied, v_archived FROM stream_states s WHERE s.stream = a_name;
     IF v_archived THEN
         RETURN -9223372036854775808;
@@ -170,7 +187,6 @@ BEGIN
     IF a_expected >= 0 AND a_expected <> v_have AND (a_expected <> 0 OR v_have IS DISTINCT FROM v_emptied) THEN
         RETURN -1 - v_have;
     END IF;
-    v_now := clock_timestamp();
     INSERT INTO events (seq, xid, version, at, id, part, stream, type, data,
         correlation_id, causation_id, traceparent, tracestate, tenant, headers)
     SELECT nextval('events_seq'), v_xid, v_have + u.k, v_now, u.id, a_part, a_name, u.type, u.data,

@@ -1,8 +1,8 @@
 //! Pools on real servers: what they keep, what they share, and what they never hand on.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgfleet_local::testing::{PoolMode, Pooler, Proxy, TestDatabase, TestServer, Weather};
@@ -189,6 +189,36 @@ async fn a_transaction_ends_with_its_value() {
     assert_eq!(pool.stats().opened, 1);
     let db = pool.get().await.unwrap();
     assert_eq!(db.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+#[tokio::test]
+async fn what_comes_after_a_commit_comes_after_none_that_is_refused() {
+    let stage = Stage::new().await;
+    stage.watch.execute_all("CREATE TABLE t (id int8 UNIQUE DEFERRABLE INITIALLY DEFERRED)").await.unwrap();
+    let budget = Budget::new("test", 10);
+    let pool = stage.pool(&budget, small(1));
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let begin = async || {
+        let mut tx = pool.begin().await.unwrap();
+        for word in ["first", "second"] {
+            let said = Arc::clone(&said);
+            tx.after_commit(Box::new(move || said.lock().unwrap().push(word)));
+        }
+        tx.execute("INSERT INTO t VALUES (1)", &[]).await.unwrap();
+        tx
+    };
+    drop(begin().await);
+    begin().await.rollback().await.unwrap();
+    assert!(said.lock().unwrap().is_empty());
+    begin().await.commit().await.unwrap();
+    assert_eq!(std::mem::take(&mut *said.lock().unwrap()), ["first", "second"]);
+    // Refused by the deferred constraint.
+    begin().await.commit().await.unwrap_err();
+    assert!(begin().await.commit_and_look().await.0.is_err());
+    assert!(said.lock().unwrap().is_empty());
+    stage.watch.execute_all("DELETE FROM t").await.unwrap();
+    begin().await.commit_with_token().await.unwrap();
+    assert_eq!(*said.lock().unwrap(), ["first", "second"]);
 }
 
 #[tokio::test]
