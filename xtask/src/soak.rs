@@ -34,6 +34,7 @@ pub(crate) fn run(rounds: u32, args: &[String]) -> Result<()> {
         // A nextest profile without an end for slow tests, beside the build profile of the same name.
         cargo.args(["--profile", "soak", "--cargo-profile", "soak"]);
     } else {
+        test::build_examples(&[&PROFILE[..], &["--profile", "soak"]].concat())?;
         cargo.arg("test").args(PROFILE).args(["--profile", "soak", "--workspace", "--lib", "--bins", "--tests"]);
         cargo.arg("--");
     }

@@ -23,6 +23,7 @@ fn tests(args: &[String]) -> Result<()> {
     if has_nextest() {
         run::visibly(run::cargo()?.args(["nextest", "run", "--workspace"]).args(args))?;
     } else {
+        build_examples(&[])?;
         // Documentation tests come below, for both runners alike.
         let kinds = ["--lib", "--bins", "--tests", "--no-fail-fast"];
         let runner = if args.is_empty() { &[][..] } else { &["--"] };
@@ -32,6 +33,11 @@ fn tests(args: &[String]) -> Result<()> {
         run::visibly(run::cargo()?.args(["test", "--workspace", "--doc"]))?;
     }
     Ok(())
+}
+
+/// Builds the examples, some of which are programs that tests start: of what is named below, cargo builds nothing else.
+pub(crate) fn build_examples(profile: &[&str]) -> Result<()> {
+    run::visibly(run::cargo()?.args(["build", "--workspace", "--examples"]).args(profile))
 }
 
 /// Stops the servers that the tests of this user share.
