@@ -4,7 +4,7 @@ use pgfleet_events::registry::Routing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
-use crate::manifest::{Broker, Leads, Pool, ServerUrl, Service, StreamPlace, TenantUse, env_name};
+use crate::manifest::{Broker, Builtin, Leads, Pool, ServerUrl, Service, StreamPlace, TenantUse, env_name};
 use crate::provision::budget::Shares;
 use crate::roles::Login;
 use crate::solution::Solution;
@@ -28,6 +28,7 @@ impl Solution {
     /// | `PGFLEET_<SERVICE>_CONNECTION_<NAME>_URL` | one that leads to another service's database, by `uses` |
     /// | `PGFLEET_<SERVICE>_POOL` | how its pool behaves, as pairs of a connection string |
     /// | `PGFLEET_<SERVICE>_SCHEMA` | the schema of its tables, when it is not `public` |
+    /// | `PGFLEET_<SERVICE>_MODULE_<NAME>_SCHEMA` | the schema of a module's tables, when the manifest names one |
     /// | `PGFLEET_<SERVICE>_BUDGET` | the most connections that it may hold on its server |
     /// | `PGFLEET_<SERVICE>_CONTROL_URL` | with `tenants = "own"`: the control database, as its application role |
     /// | `PGFLEET_<SERVICE>_KEY` | with `tenants = "own"`: the key of what it reads there; several, separated by commas, while the key is changed |
@@ -56,6 +57,7 @@ impl Solution {
         if service.schema != "public" {
             variables.push((service.variable("SCHEMA"), service.schema.clone().into()));
         }
+        variables.extend(self.module_schemas(service));
         variables.extend(self.replica_variable(service)?);
         variables.extend(self.connection_variables(service)?);
         if let Some(share) = self.share(service) {
@@ -91,6 +93,18 @@ impl Solution {
         let limit =
             Shares::of(&self.manifest, &service.server, self.capacity(&service.server))?.limit(&service.name)?;
         Some((limit - limit.div_ceil(10)).max(1))
+    }
+
+    /// Says where the tables of a service's modules are, where that is not where the library has them by itself.
+    fn module_schemas(&self, service: &Service) -> Vec<(String, SecretString)> {
+        let modules = service.modules.iter().filter_map(|name| self.manifest.modules.get(name));
+        let named = modules.filter_map(|module| {
+            let schema = module.schema.as_deref()?;
+            let usual = module.builtin.and_then(Builtin::schema) == Some(schema);
+            let variable = format!("MODULE_{}_SCHEMA", env_name(&module.name));
+            (!usual).then(|| (service.variable(&variable), schema.to_owned().into()))
+        });
+        named.collect()
     }
 
     fn replica_variable(&self, service: &Service) -> Result<Option<(String, SecretString)>, Error> {

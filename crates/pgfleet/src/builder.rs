@@ -36,7 +36,7 @@ use crate::readiness::{Readiness, Switch};
 /// * `PGFLEET_<SERVICE>_CONTROL_URL` and `PGFLEET_<SERVICE>_KEY`: where the tenants are read that have databases of
 ///   their own, and what opens their connection strings;
 /// * `PGFLEET_<SERVICE>_POOL`: how the main pool behaves, as pairs of a connection string (`pool_max=20 pool_min=5`);
-/// * `PGFLEET_<SERVICE>_SCHEMA`: the schema of its tables;
+/// * `PGFLEET_<SERVICE>_SCHEMA` and `PGFLEET_<SERVICE>_MODULE_<NAME>_SCHEMA`: the schema of its tables, and of a module's;
 /// * `PGFLEET_<SERVICE>_BUDGET`: the most connections of this process per server;
 /// * `PGFLEET_<SERVICE>_EVENTS_BROKER` and `PGFLEET_<SERVICE>_EVENTS_URL`: what carries its messages;
 /// * `PGFLEET_<SERVICE>_STREAMS`: which streams and queues are in memory;

@@ -8,6 +8,7 @@ use pgfleet_migrate::history::HistoryTable;
 use pgfleet_migrate::{Seeds, Set};
 
 use crate::embed;
+use crate::environment::{text, upper, variable};
 use crate::error::Error;
 
 /// The migrations and seeds of one history: a module's, or a service's own.
@@ -83,11 +84,11 @@ impl Module {
 
     /// Streams and queues, in the schema `event_streaming`; the manifest has it as `modules = ["event_streaming"]`.
     pub fn event_streaming() -> Self {
-        let name = pgfleet_events_postgres::module::EVENT_STREAMING;
-        Self { builtin: Some(Builtin::EventStreaming), schema: Some(name.to_owned()), ..Self::new(name) }
+        Self { builtin: Some(Builtin::EventStreaming), ..Self::new(pgfleet_events_postgres::module::EVENT_STREAMING) }
     }
 
-    /// Sets the schema that unqualified names of its files go to; without it, the service's.
+    /// Sets the schema that unqualified names of its files go to; without it, what `PGFLEET_<SERVICE>_MODULE_<NAME>_SCHEMA`
+    /// says, which is the manifest's `schema` of the module, and else the service's.
     #[must_use]
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = Some(schema.into());
@@ -142,9 +143,19 @@ impl Module {
     }
 
     /// The schema of streams and queues, when it is their module.
-    pub(crate) fn event_schema(&self) -> Option<String> {
+    pub(crate) fn event_schema(&self, service: &str) -> Option<String> {
         let name = pgfleet_events_postgres::module::EVENT_STREAMING;
-        (self.name == name).then(|| self.schema.clone().unwrap_or_else(|| name.to_owned()))
+        (self.name == name).then(|| self.schema_of(service).unwrap_or_else(|| name.to_owned()))
+    }
+
+    /// The schema of its tables in a service's database; none for the service's own.
+    fn schema_of(&self, service: &str) -> Option<String> {
+        let said = || text(&variable(service, &format!("MODULE_{}_SCHEMA", upper(&self.name))));
+        let usual = || match self.builtin? {
+            Builtin::Outbox | Builtin::Inbox => None,
+            Builtin::EventStreaming => Some(pgfleet_events_postgres::module::EVENT_STREAMING.to_owned()),
+        };
+        self.schema.clone().or_else(said).or_else(usual)
     }
 
     /// Makes its set for a service, with the seeds' properties and more placeholders.
@@ -159,7 +170,7 @@ impl Module {
             (None, Some(builtin)) => self.builtin_set(builtin, service)?,
             (None, None) => Set::from_migrations(&self.name, Vec::new()),
         };
-        set.schema.clone_from(&self.schema);
+        set.schema = self.schema_of(service);
         set.placeholders.extend(self.placeholders.clone());
         set.placeholders.extend(placeholders.clone());
         if let Some((schema, table)) = &self.history {
@@ -186,7 +197,8 @@ impl Module {
             Builtin::Outbox => module::outbox()?,
             Builtin::Inbox => module::inbox()?,
             Builtin::EventStreaming => {
-                return Ok(module::event_streaming(self.schema.as_deref().unwrap_or(module::EVENT_STREAMING))?);
+                let schema = self.schema_of(service);
+                return Ok(module::event_streaming(schema.as_deref().unwrap_or(module::EVENT_STREAMING))?);
             }
         };
         set.history = HistoryTable::of_module(service, &self.name);

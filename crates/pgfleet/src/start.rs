@@ -13,7 +13,6 @@ use crate::environment::{address, by_hosts, parse, switch, text, variable};
 use crate::error::{Error, ErrorKind};
 use crate::events::Hosted;
 use crate::messages::Workers;
-use crate::module::Module;
 use crate::service::{Inner, Service, no_migrator};
 use crate::worker;
 
@@ -104,7 +103,7 @@ impl Builder {
         messages.has_inbox = self.modules.iter().any(|module| module.name() == "inbox");
         let workers = Workers::new(&name, self.schema.as_deref(), &router, messages)?;
         let mut events = std::mem::take(&mut self.events);
-        events.schema = self.modules.iter().find_map(Module::event_schema);
+        events.schema = self.modules.iter().find_map(|module| module.event_schema(&name));
         let events = Hosted::new(&name, &router, events)?;
         let schema = self.schema;
         let migrator = migrator.map(|address| {

@@ -151,6 +151,18 @@ async fn the_example_does_what_its_page_says() {
     town.pgfleet("down").exits(0).says("stopped 2 services");
 }
 
+#[tokio::test]
+async fn the_programs_find_streams_and_queues_where_the_manifest_puts_them() {
+    let mut town = Town::new();
+    let manifest = std::fs::read_to_string(source().join("pgfleet.toml")).unwrap();
+    town.folder.file("pgfleet.toml", format!("{manifest}\n[modules.event_streaming]\nschema = \"es\"\n"));
+    town.pgfleet("up --detach").exits(0).prints("running");
+    assert_eq!(town.place("1", "ann", "ann@example.org", 30), 201);
+    until("the mail is sent", async || town.psql("mails", "select count(*) from sent") == "1").await;
+    let there = "select count(*), to_regnamespace('event_streaming') is null from es.events where stream = 'order-1'";
+    assert_eq!(town.psql("orders", there), "1|t");
+}
+
 /// `mails` does not migrate when it starts; its program does it when it is told to.
 fn migrates_by_hand(town: &Town) {
     town.pgfleet("revert --service mails --steps 1").exits(0);
