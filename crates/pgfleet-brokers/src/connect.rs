@@ -54,6 +54,8 @@ pub struct Options {
     pub client: String,
     /// How long the broker may take to confirm a batch.
     pub confirm_within: Duration,
+    /// PostgreSQL: the schema of the bus database's tables.
+    pub schema: String,
     /// RabbitMQ: how often members share their group's partitions out anew.
     pub balance_every: Duration,
     /// RabbitMQ: quorum queues, which a cluster replicates; otherwise classic ones.
@@ -72,6 +74,7 @@ impl Default for Options {
             name: "pgfleet".to_owned(),
             client: "pgfleet".to_owned(),
             confirm_within: Duration::from_secs(30),
+            schema: pgfleet_events_postgres::module::EVENT_STREAMING.to_owned(),
             balance_every: Duration::from_secs(1),
             quorum: true,
             dedup_window: Duration::from_mins(2),

@@ -35,6 +35,7 @@ impl Solution {
     /// | `PGFLEET_<SERVICE>_EVENTS_BROKER` | with an outbox or an inbox: what carries its messages, as `broker` in the manifest |
     /// | `PGFLEET_<SERVICE>_EVENTS_URL` | where that is: the bus database as its application role, or the broker; none in one process |
     /// | `PGFLEET_<SERVICE>_EVENTS_NAME` | the name under which the solution's messages live on the broker: the solution's |
+    /// | `PGFLEET_<SERVICE>_EVENTS_SCHEMA` | the schema of the bus database's tables, when the manifest names one for streams and queues |
     /// | `PGFLEET_<SERVICE>_STREAMS` | with `streams` in the manifest: which streams and queues are in memory, as JSON |
     /// | `PGFLEET_SOLUTION__AUTO_MIGRATE` | whether it migrates when it starts |
     ///
@@ -83,6 +84,10 @@ impl Solution {
         };
         variables.extend(url.map(|url| (service.variable("EVENTS_URL"), url)));
         variables.push((service.variable("EVENTS_NAME"), self.manifest.solution.name.clone().into()));
+        let schema = self.manifest.bus_schema();
+        if self.manifest.bus().is_some() && Builtin::EventStreaming.schema() != Some(schema) {
+            variables.push((service.variable("EVENTS_SCHEMA"), schema.to_owned().into()));
+        }
         Ok(variables)
     }
 

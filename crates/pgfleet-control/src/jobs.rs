@@ -100,7 +100,7 @@ impl Solution {
     /// Reads a service's migration set.
     fn set(&self, service: &Service, folders: &mut HashMap<PathBuf, Set>) -> Result<Set, Error> {
         if service.bus {
-            return bus_set(&service.name);
+            return bus_set(&service.name, self.manifest.bus_schema());
         }
         let files = Files { name: &service.name, folder: &service.migrations, layout: service.layout.as_deref() };
         self.named_set(&files, service.history.as_deref(), folders)

@@ -65,9 +65,9 @@ pub(crate) fn builtin_folder(builtin: Builtin) -> String {
     format!("pgfleet:{}", builtin.name())
 }
 
-/// Returns the set of what the bus database has beside its streams and queues.
-pub(crate) fn bus_set(name: &str) -> Result<Set, Error> {
-    pgfleet_brokers::postgres::set(name).map_err(|error| files_error(&error))
+/// Returns the set of what the bus database has beside its streams and queues, in their schema.
+pub(crate) fn bus_set(name: &str, schema: &str) -> Result<Set, Error> {
+    pgfleet_brokers::postgres::set(name, schema).map_err(|error| files_error(&error))
 }
 
 #[cfg(test)]

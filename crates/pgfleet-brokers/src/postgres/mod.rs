@@ -17,7 +17,7 @@ use pgfleet_events::{
 use pgfleet_events_postgres::{Store, module};
 use pgfleet_migrate::{Set, SetPath, Target, run};
 use pgfleet_postgres::pool::{Budget, Pool, PoolOptions, Pooled};
-use pgfleet_postgres::{Address, Error as PgError, Purpose};
+use pgfleet_postgres::{Address, Error as PgError, Purpose, quote_ident};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::connect::Options;
@@ -29,26 +29,28 @@ const CONNECTIONS: usize = 8;
 /// The most messages put in by one statement; more go in several.
 const BATCH: usize = 1_000;
 
-/// The migration set of what the bus database has beside the module `event_streaming`.
+/// The migration set of what the bus database has beside the module `event_streaming`, in the module's schema.
 ///
 /// # Errors
 ///
 /// None for the files as they are.
-pub fn set(name: &str) -> Result<Set, pgfleet_migrate::Error> {
+pub fn set(name: &str, schema: &str) -> Result<Set, pgfleet_migrate::Error> {
     let files = vec![(PathBuf::from("1_bus.sql"), include_bytes!("../../migrations/1_bus.sql").to_vec())];
     let mut set = Set::from_files(name, Path::new("bus"), files, None)?;
     // Beside the queues: that is the one schema of the bus that other services may use.
-    set.schema = Some(module::EVENT_STREAMING.to_owned());
+    set.schema = Some(schema.to_owned());
     Ok(set)
 }
 
-/// Makes the tables of a bus, as provisioning does; for a database that pgfleet does not provision.
+/// Makes the tables of a bus in the schema `event_streaming`, as provisioning does; for a database that pgfleet does not
+/// provision.
 ///
 /// # Errors
 ///
 /// What migrating fails with.
 pub async fn migrate(address: &Address) -> Result<(), pgfleet_migrate::Error> {
-    let path = SetPath::new(vec![module::event_streaming(module::EVENT_STREAMING)?], set("bus")?)?;
+    let schema = module::EVENT_STREAMING;
+    let path = SetPath::new(vec![module::event_streaming(schema)?], set("bus", schema)?)?;
     let options = pgfleet_migrate::Options::default();
     run::migrate(&Target::new("bus", address.clone()), &path, &options, &pgfleet_migrate::event::Silent).await?;
     Ok(())
@@ -64,6 +66,8 @@ struct Inner {
     bus: String,
     pool: Pool,
     store: Store,
+    /// The table of who receives what, quoted.
+    subscriptions: String,
 }
 
 impl Postgres {
@@ -91,8 +95,10 @@ impl Postgres {
             ..PoolOptions::default()
         };
         let pool = Pool::new(&Budget::new("bus", CONNECTIONS), address, purpose, pooling);
-        let store = Store::new(pool.clone(), pgfleet_events_postgres::Options::default());
-        Ok(Self(Arc::new(Inner { bus: options.name.clone(), pool, store })))
+        let schema = options.schema.clone();
+        let subscriptions = format!("{}.bus_subscriptions", quote_ident(&schema));
+        let store = Store::new(pool.clone(), pgfleet_events_postgres::Options { schema, ..Default::default() });
+        Ok(Self(Arc::new(Inner { bus: options.name.clone(), pool, store, subscriptions })))
     }
 }
 
@@ -110,7 +116,7 @@ impl Inner {
         let db = self.connection().await?;
         let rows = db
             .query(
-                "SELECT \"group\", topics FROM event_streaming.bus_subscriptions WHERE bus = $1 ORDER BY 1",
+                &format!("SELECT \"group\", topics FROM {} WHERE bus = $1 ORDER BY 1", self.subscriptions),
                 &[&self.bus],
             )
             .await
@@ -196,8 +202,11 @@ impl Transport for Postgres {
             let topics: Vec<&str> = subscription.topics.iter().map(|topic| &**topic).collect();
             let db = self.0.connection().await?;
             db.execute(
-                "INSERT INTO event_streaming.bus_subscriptions AS s (bus, \"group\", topics) VALUES ($1, $2, $3) \
-                 ON CONFLICT (bus, \"group\") DO UPDATE SET topics = excluded.topics WHERE s.topics <> excluded.topics",
+                &format!(
+                    "INSERT INTO {} AS s (bus, \"group\", topics) VALUES ($1, $2, $3) \
+                     ON CONFLICT (bus, \"group\") DO UPDATE SET topics = excluded.topics WHERE s.topics <> excluded.topics",
+                    self.0.subscriptions
+                ),
                 &[&self.0.bus, &&*subscription.group, &topics],
             )
             .await
@@ -210,7 +219,7 @@ impl Transport for Postgres {
         Box::pin(async move {
             let db = self.0.connection().await?;
             db.execute(
-                "DELETE FROM event_streaming.bus_subscriptions WHERE bus = $1 AND \"group\" = $2",
+                &format!("DELETE FROM {} WHERE bus = $1 AND \"group\" = $2", self.0.subscriptions),
                 &[&self.0.bus, &group],
             )
             .await

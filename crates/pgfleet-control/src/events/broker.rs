@@ -37,8 +37,12 @@ impl Solution {
                 ));
             }
         };
-        let options =
-            Options { name: self.manifest.solution.name.clone(), client: "pgfleet".to_owned(), ..Options::default() };
+        let options = Options {
+            name: self.manifest.solution.name.clone(),
+            client: "pgfleet".to_owned(),
+            schema: self.manifest.bus_schema().to_owned(),
+            ..Options::default()
+        };
         connect(kind, url, options).map_err(|error| Error::new(ErrorKind::Configuration, failed(&error).to_string()))
     }
 

@@ -16,6 +16,13 @@ impl Manifest {
         self.services.iter().find(|service| service.bus)
     }
 
+    /// Returns the schema of the bus's tables: that of streams and queues, wherever they are.
+    pub fn bus_schema(&self) -> &str {
+        let module = Builtin::EventStreaming.name();
+        let named = self.modules.get(module).and_then(|module| module.schema.as_deref());
+        named.unwrap_or(pgfleet_events_postgres::module::EVENT_STREAMING)
+    }
+
     /// Returns the services that the manifest declares: all but the bus.
     pub fn declared_services(&self) -> impl Iterator<Item = &Service> {
         self.services.iter().filter(|service| !service.bus)

@@ -27,5 +27,8 @@ pub(super) fn of_environment(service: &str) -> Result<Option<Arc<dyn Transport>>
     if let Some(name) = text(&variable(service, "EVENTS_NAME")) {
         options.name = name;
     }
+    if let Some(schema) = text(&variable(service, "EVENTS_SCHEMA")) {
+        options.schema = schema;
+    }
     pgfleet_brokers::connect(kind, &where_it_is, options).map(Some).map_err(|error| unusable(&url, &error))
 }
