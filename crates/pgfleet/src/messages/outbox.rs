@@ -83,7 +83,7 @@ impl Outbox<'_> {
             }
         }
         self.workers.writer().publish_all(tx, &messages).await?;
-        self.workers.wake_after(tx, scope);
+        self.workers.wake_after(tx, &scope);
         Ok(())
     }
 

@@ -102,13 +102,13 @@ impl Workers {
     }
 
     /// Has the relay of a scope's database look when the transaction that published there has committed.
-    pub(super) fn wake_after<E: Executor + ?Sized>(&self, tx: &mut E, scope: Scope) {
+    pub(super) fn wake_after<E: Executor + ?Sized>(&self, tx: &mut E, scope: &Scope) {
         let Some(relays) = &self.relays else { return };
         // It gets ready while the transaction goes on.
-        relays.begin(&scope);
+        relays.begin(scope);
         let (later, of) = (relays.clone(), scope.clone());
         if !tx.after_commit(Box::new(move || later.wake(&of))) {
-            relays.expect_commit(&scope);
+            relays.expect_commit(scope);
         }
     }
 
