@@ -117,6 +117,26 @@ impl Postmaster {
     }
 }
 
+#[cfg(feature = "testing")]
+impl Postmaster {
+    /// Kills the server and all its processes, and waits until they are gone.
+    pub(crate) fn kill(&self) -> Result<()> {
+        let begin = Instant::now();
+        // First the postmaster, so that nobody starts others.
+        let _gone = kill(nix_pid(self.pid), Signal::SIGKILL);
+        while look_at(self.pid, &self.data_dir, &self.data_dir) == Process::Ours || has_server_process(&self.data_dir) {
+            for child in server_processes(&self.data_dir) {
+                let _gone = kill(nix_pid(child), Signal::SIGKILL);
+            }
+            if begin.elapsed() > STOP_LIMIT {
+                return Err(Kind::NotStopped { pid: self.pid, seconds: STOP_LIMIT.as_secs() }.into());
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
 /// Clears what a server that was killed left behind, as far as it would stop the next one.
 ///
 /// Children of a killed postmaster need a moment to end; they are waited for. Then the socket files

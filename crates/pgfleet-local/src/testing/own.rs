@@ -7,7 +7,7 @@ use super::server::{make_base, random_password, user_url};
 use crate::cluster::{Cluster, ClusterOptions, Running, StopMode};
 use crate::error::{Error, Result, describe};
 use crate::files;
-use crate::postmaster::is_alive;
+use crate::postmaster::{Postmaster, is_alive};
 use crate::user::current_uid;
 
 /// A server for one test that must not share: other settings, restarts, crashes, backups.
@@ -76,6 +76,11 @@ impl OwnServer {
     /// Stops the server; data stays until the value is dropped.
     pub fn stop(&self, mode: StopMode) -> std::result::Result<(), Error> {
         self.cluster.stop(mode).map(|_| ())
+    }
+
+    /// Ends it as a power cut would: `kill -9` of all its processes.
+    pub fn kill(&self) -> std::result::Result<(), Error> {
+        Postmaster::find(&self.running.data_dir)?.map_or(Ok(()), |postmaster| postmaster.kill())
     }
 
     /// Makes sure that it runs, after a stop or a crash; the port may be another then.

@@ -29,6 +29,20 @@ async fn a_server_of_its_own_goes_away_with_its_test() {
 }
 
 #[tokio::test]
+async fn a_killed_one_is_started_again_with_what_was_committed() {
+    let mut server = OwnServer::start(|options| options.durable = true).await.unwrap();
+    let client = connect(&server.superuser_url("postgres")).await;
+    client.batch_execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+    server.kill().unwrap();
+    assert!(client.simple_query("SELECT 1").await.is_err(), "it is gone");
+    let port = server.port();
+    assert!(server.ensure_running().unwrap().started);
+    assert_eq!(server.port(), port);
+    let again = connect(&server.superuser_url("postgres")).await;
+    assert_eq!(again.query_one("SELECT n FROM t", &[]).await.unwrap().get::<_, i32>(0), 7);
+}
+
+#[tokio::test]
 async fn clients_that_connect_and_say_nothing_do_not_hold_up_an_immediate_stop() {
     let server = OwnServer::start(|_| {}).await.unwrap();
     let port = server.port();
