@@ -185,6 +185,11 @@ impl Workers {
             let row = |value: u64| vec![(format!("service={service:?}"), value)];
             counter("pgfleet_inbox_handled_total", "messages handled", &row(stats.handled));
             counter("pgfleet_inbox_duplicates_total", "messages that were known already", &row(stats.duplicates));
+            counter(
+                "pgfleet_inbox_redelivered_total",
+                "deliveries that the broker itself counted as repeated",
+                &row(stats.redelivered),
+            );
             counter("pgfleet_inbox_parked_total", "messages put aside because their key failed", &row(stats.parked));
             counter("pgfleet_inbox_dead_total", "messages given up", &row(stats.dead));
         }
