@@ -26,7 +26,8 @@ Usage: cargo xtask <COMMAND>
                              Installs what the tests need and runs all of them; ARGs go to the test runner
   ci                         What .ci/run does: format, dependencies, clippy, docs, tests
   soak [--rounds N] [-- ARG…]
-                             The crash tests, many more rounds of each (200 unless told)
+                             The crash tests, many more rounds of each (200 unless told), and the order of events
+                             with a million of them
   fuzz [--seconds N] [TARGET]
                              The fuzz targets, or one of them, each for N seconds (60 unless told)
   bench migrate [--quick] [--rounds N] [--databases N] [--only a,b,c,d,e,f,g,h,i]

@@ -1,4 +1,4 @@
-//! The long forms of the crash tests, and of the test of many tenants.
+//! The long forms of the crash tests, of the test of many tenants, and of those that compare what readers of events see.
 
 use anyhow::Result;
 
@@ -10,6 +10,13 @@ pub(crate) const ROUNDS: u32 = 200;
 
 /// Read by every test that kills something at a random moment; they are in modules named `crash`.
 const ROUNDS_VARIABLE: &str = "PGFLEET_SOAK_ROUNDS";
+
+/// Read by the tests of the order of events (in the modules `gaps` and `moves`): how many they write.
+const EVENTS_VARIABLE: &str = "PGFLEET_GAP_EVENTS";
+const EVENTS: &str = "1000000";
+
+/// Modules with a long form.
+const LONG: [&str; 4] = ["crash", "fleet::", "gaps::", "moves::"];
 
 /// As fast as a release, so that kills hit more different moments, but with checks of overflow and assertions, and
 /// without the minutes of link time that `release` takes for every test program.
@@ -38,6 +45,7 @@ pub(crate) fn run(rounds: u32, args: &[String]) -> Result<()> {
         cargo.arg("test").args(PROFILE).args(["--profile", "soak", "--workspace", "--lib", "--bins", "--tests"]);
         cargo.arg("--");
     }
-    let soaked = run::visibly(cargo.args(["crash", "fleet::"]).args(args).env(ROUNDS_VARIABLE, rounds.to_string()));
+    cargo.args(LONG).args(args).env(ROUNDS_VARIABLE, rounds.to_string()).env(EVENTS_VARIABLE, EVENTS);
+    let soaked = run::visibly(&mut cargo);
     soaked.and(test::stop_servers())
 }

@@ -8,6 +8,7 @@ mod following;
 mod gaps;
 mod inbox;
 mod keeper;
+mod load;
 mod moves;
 mod outbox;
 mod place;

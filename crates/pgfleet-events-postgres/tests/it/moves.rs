@@ -1,5 +1,6 @@
 //! The order outlives the server: crashes, a dump in another cluster, a replica that takes over.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,8 @@ use pgfleet_local::StopMode;
 use pgfleet_local::testing::OwnServer;
 use serde_json::json;
 
-use crate::place::{key, migrate, open, pool};
+use crate::load::{Load, Reader, check, limit, peak_memory, same, wanted};
+use crate::place::{self, key, migrate, open, pool};
 
 fn events(count: u64) -> Vec<NewEvent> {
     (0..count).map(|number| NewEvent::of("Counted", &json!({ "number": number })).unwrap()).collect()
@@ -36,6 +38,20 @@ async fn fill(store: &Store, rounds: u64) {
 
 fn keys(events: &[Event]) -> Vec<(Position, Arc<str>, u64)> {
     events.iter().map(key).collect()
+}
+
+/// Dumps a database and restores it in another one.
+fn copy(bin: &Path, from: &str, to: &str) {
+    let dump = tempfile::NamedTempFile::new().unwrap();
+    let done = Command::new(bin.join("pg_dump")).arg(from).arg("-f").arg(dump.path()).status().unwrap();
+    assert!(done.success());
+    let done = Command::new(bin.join("psql"))
+        .args(["-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"])
+        .arg(dump.path())
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(done.success());
 }
 
 #[tokio::test]
@@ -68,18 +84,8 @@ async fn a_reader_reads_on_after_dump_and_restore_into_another_cluster() {
     open_one.commit().await.unwrap();
     fill(&store, 4).await;
 
-    let bin = &old.running().bin_dir;
-    let dump = tempfile::NamedTempFile::new().unwrap();
-    let done = Command::new(bin.join("pg_dump")).arg(&url).arg("-f").arg(dump.path()).status().unwrap();
-    assert!(done.success());
     let moved = new.superuser_url("postgres");
-    let done = Command::new(bin.join("psql"))
-        .args(["-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"])
-        .arg(dump.path())
-        .arg(&moved)
-        .status()
-        .unwrap();
-    assert!(done.success());
+    copy(&old.running().bin_dir, &url, &moved);
 
     let store = open(&moved);
     // Somebody appends before anybody reads.
@@ -154,7 +160,7 @@ async fn what_was_acknowledged_is_there_after_a_crash() {
             })
         })
         .collect();
-    crate::place::until("the writers are at work", async || {
+    place::until("the writers are at work", async || {
         store.info("w-3").await.unwrap().is_some_and(|info| info.last > 40)
     })
     .await;
@@ -175,4 +181,82 @@ async fn what_was_acknowledged_is_there_after_a_crash() {
     }
     let (read, _) = read_from(&store, Position::START).await;
     assert_eq!(read.len() as u64, total);
+}
+
+/// What a reader that has seen `before` sees afterwards, by itself and from the start, while others write.
+async fn goes_on(before: &Reader, url: &str, more: u64, what: &str) {
+    let stored = place::count(url).await;
+    assert!(stored >= before.seen.len() as u64, "{stored} events are there, {} were read", before.seen.len());
+    let store = open(url);
+    let mut rest = Reader::from(before.next, open(url), 1_000);
+    let load = Load::start(&store, url);
+    // It goes on while others write.
+    tokio::time::timeout(limit(stored), rest.read(stored - before.seen.len() as u64)).await.expect("nobody waits");
+    load.reaches(more).await;
+    let all = stored + load.stop().await;
+    rest.read_to_the_end().await;
+    for batch in [1_000, 100_000] {
+        let mut whole = Reader::new(open(url), batch);
+        tokio::time::timeout(limit(all), whole.read_to_the_end()).await.expect("nobody waits");
+        check(&whole.seen, all, what);
+        same(before.seen.iter().chain(&rest.seen), &whole.seen, what);
+    }
+    eprintln!("{what}: {} events read before, {} afterwards, {} MB", before.seen.len(), rest.seen.len(), peak_memory());
+}
+
+/// A reader in the middle of what is being written, which is told to stop there.
+async fn in_the_middle(url: &str, wanted: u64) -> (Load, Reader) {
+    migrate(url, "event_streaming").await;
+    let load = Load::start(&open(url), url);
+    let mut reader = Reader::new(open(url), 1_000);
+    tokio::time::timeout(limit(wanted), reader.read(wanted / 2)).await.expect("nobody waits");
+    (load, reader)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_that_is_made_while_others_write_goes_on_elsewhere() {
+    let wanted = wanted(4_000);
+    let (old, new) = tokio::join!(OwnServer::start(|_| {}), OwnServer::start(|_| {}));
+    let (old, new) = (old.unwrap(), new.unwrap());
+    let (url, moved) = (old.superuser_url("postgres"), new.superuser_url("postgres"));
+    let (load, reader) = in_the_middle(&url, wanted).await;
+    load.reaches(wanted).await;
+    let bin = old.running().bin_dir.clone();
+    tokio::task::spawn_blocking({
+        let moved = moved.clone();
+        move || copy(&bin, &url, &moved)
+    })
+    .await
+    .unwrap();
+    load.stop().await;
+    goes_on(&reader, &moved, wanted / 10, "dump and restore").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_while_others_write_goes_on() {
+    let wanted = wanted(4_000);
+    let primary = OwnServer::start(|_| {}).await.unwrap();
+    let replica = primary.replica().await.unwrap();
+    let (load, reader) = in_the_middle(&primary.superuser_url("postgres"), wanted).await;
+    // What was read is on the replica; of what is written from now on the last may not be.
+    replica.caught_up().await.unwrap();
+    load.reaches(wanted).await;
+    primary.kill().unwrap();
+    load.give_up().await;
+    replica.promote().await.unwrap();
+    goes_on(&reader, &replica.superuser_url("postgres"), wanted / 10, "failover").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_crashes_while_others_write_goes_on() {
+    let wanted = wanted(4_000);
+    let mut server = OwnServer::start(|options| options.durable = true).await.unwrap();
+    let (load, mut reader) = in_the_middle(&server.superuser_url("postgres"), wanted).await;
+    load.reaches(wanted).await;
+    // It is near the end when it happens: the last tick that it saw must not be forgotten.
+    reader.read(wanted).await;
+    server.kill().unwrap();
+    load.give_up().await;
+    server.ensure_running().unwrap();
+    goes_on(&reader, &server.superuser_url("postgres"), wanted / 10, "crash").await;
 }

@@ -76,3 +76,10 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 pub(crate) fn key(event: &Event) -> (pgfleet_events::Position, Arc<str>, u64) {
     (event.position.unwrap(), Arc::clone(&event.stream), event.version)
 }
+
+/// How many events are there.
+pub(crate) async fn count(url: &str) -> u64 {
+    let db = connect(&Address::parse(url).unwrap(), &Purpose::new("test")).await.unwrap();
+    let rows = db.query("SELECT count(*) FROM event_streaming.events", &[]).await.unwrap();
+    rows[0].get::<_, i64>(0).cast_unsigned()
+}
