@@ -22,6 +22,11 @@ impl Middle {
         Self::of(ours.iter().zip(others).map(|(ours, other)| ours.as_secs_f64() / other.as_secs_f64()).collect())
     }
 
+    /// The median of the paired differences, in seconds.
+    pub(crate) fn of_differences(ours: &[Duration], others: &[Duration]) -> Self {
+        Self::of(ours.iter().zip(others).map(|(ours, other)| ours.as_secs_f64() - other.as_secs_f64()).collect())
+    }
+
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let skip = trusted(values.len());

@@ -71,6 +71,22 @@ impl Report {
         self.say([case, &range(times), "", "", "", &format!("≤ {goal:?}"), met].map(str::to_owned));
     }
 
+    /// Shows by how much times differ from others of the same rounds, which should be by at most so much.
+    pub(crate) fn added(&mut self, case: &str, ours: &[Duration], (other, times): (&str, &[Duration]), goal: Duration) {
+        let added = Middle::of_differences(ours, times);
+        let met = if added.median <= goal.as_secs_f64() { "yes" } else { "no" };
+        let [median, low, high] = [added.median, added.low, added.high].map(|seconds| seconds * 1000.0);
+        self.say([
+            case.to_owned(),
+            range(ours),
+            other.to_owned(),
+            range(times),
+            format!("{median:+.1} ms ({low:+.1}–{high:+.1})"),
+            format!("≤ +{goal:?}"),
+            met.to_owned(),
+        ]);
+    }
+
     /// Shows something that is not a time.
     pub(crate) fn note(&mut self, case: &str, ours: &str, (other, theirs): (&str, &str), goal: Option<(&str, bool)>) {
         let met = goal.map_or("", |(_, met)| if met { "yes" } else { "no" });
@@ -208,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_readme_has_a_place_for_each_report() {
-        for benchmark in ["migrate", "connections"] {
+        for benchmark in ["migrate", "connections", "tenants", "events"] {
             assert!(replaced(include_str!("../README.md"), benchmark, "new\n").is_some(), "{benchmark}");
         }
     }

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use crate::run;
 use crate::system::{self, Need};
+use crate::{npm, pgmq, run};
 
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     match args {
@@ -19,9 +19,20 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
             run::visibly(run::command(bench)?.arg("connections").args(options))
         }
         ["events", options @ ..] => {
-            system::ensure(&[Need::Server, Need::Brokers])?;
+            system::ensure(&[Need::Server, Need::Brokers, Need::Node])?;
+            // Before the minutes of building: the network may be away.
+            let (pgmq, emmett, message_db) = (pgmq::schema()?, npm::emmett()?, npm::message_db()?);
             let bench = run::build("pgfleet-bench", &["--release"])?;
-            run::visibly(run::command(bench)?.arg("events").arg("--pgmq").arg(crate::pgmq::schema()?).args(options))
+            let mut events = run::command(bench)?;
+            events
+                .arg("events")
+                .arg("--pgmq")
+                .arg(pgmq)
+                .arg("--emmett")
+                .arg(emmett)
+                .arg("--message-db")
+                .arg(message_db);
+            run::visibly(events.args(options))
         }
         ["tenants", options @ ..] => {
             system::ensure(&[Need::Server, Need::Libpq])?;
@@ -29,6 +40,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
             let bench = run::build("pgfleet-bench", &["--release"])?;
             run::visibly(run::command(bench)?.arg("tenants").arg("--pgfleet").arg(program).args(options))
         }
-        _ => bail!("there is no benchmark `{}`; there are: migrate, connections, events, tenants", args.join(" ")),
+        _ => bail!(
+            "there is no benchmark `{}`; there are: migrate, connections, events, tenants",
+            args.join(" ")
+        ),
     }
 }

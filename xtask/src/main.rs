@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod fuzz;
 mod histories;
+mod npm;
 mod pgmq;
 mod run;
 mod soak;
@@ -34,7 +35,7 @@ Usage: cargo xtask <COMMAND>
                              Measures against peers and the limit; writes the table of bench/README.md
   bench connections [--quick] [--rounds N] [--tenants N] [--only a,b,c,d,e]
                              Measures pools, budgets and replicas likewise
-  bench events [--quick] [--rounds N] [--only a,b,c,d,e,f,g]
+  bench events [--quick] [--rounds N] [--only a,b,c,d,e,f,g,h]
                              Measures streams, queues and messages likewise
   histories --server URL --dir FOLDER [--layout NAME] [--own COMMAND] [--before FILE.sql]
                              Applies a folder of migrations with pgfleet, and with COMMAND, which finds its database in

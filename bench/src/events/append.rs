@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use pgfleet_events::{Expected, Json, NewEvent, StreamStore};
 
-use super::store::{self, Plain};
-use super::{Bench, DATA};
+use super::logs::{EMMETT, EMMETT_PREPARED, Kind, LIMIT, Log, MESSAGE_DB};
+use super::{Bench, DATA, store};
 use crate::report::Report;
 
-const STREAMS: usize = 1_000;
+const PEERS: [&Kind; 3] = [&EMMETT, &EMMETT_PREPARED, &MESSAGE_DB];
 
-/// The same columns and the same indexes, and a unique stream and version; nothing is locked or looked at before.
-const LIMIT_TABLE: &str = "CREATE SEQUENCE limit_seq; CREATE TABLE limit_events (LIKE event_streaming.events INCLUDING DEFAULTS INCLUDING INDEXES)";
+pub(super) const STREAMS: usize = 1_000;
 
 pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let Bench { options, server, runtime } = bench;
@@ -21,17 +20,20 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
         let events = options.times(events) / (batch * writers) * batch * writers;
         let name = format!("append_{batch}");
         let ours = store::ours(bench, &name)?;
-        let limit = Arc::new(runtime.block_on(Limit::open(bench, &name, writers))?);
-        let mut times = vec![Vec::new(); 2];
+        let limit = Log::limit(bench, &name, writers)?;
+        let mut others = vec![limit];
+        for kind in PEERS {
+            others.push(Log::peer(bench, kind, &name, writers)?.1);
+        }
+        let mut times = vec![Vec::new(); 1 + others.len()];
         for round in 0..=options.rounds {
-            for place in 0..2 {
-                let who = (round + place) % 2;
+            for place in 0..times.len() {
+                let who = (round + place) % times.len();
                 server.execute("postgres", &["CHECKPOINT".to_owned()])?;
                 let took = runtime.block_on(async {
-                    if who == 0 {
-                        append(&ours, writers, batch, events, round).await
-                    } else {
-                        limit.append(batch, events, round).await
+                    match who {
+                        0 => append(&ours, writers, batch, events, round).await,
+                        _ => others[who - 1].append(batch, events, round).await,
                     }
                 })?;
                 if round > 0 {
@@ -41,7 +43,11 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
         }
         let each = u32::try_from(events)?;
         let case = format!("(d) append with expected version, batch {batch}, {writers} writers");
-        report.compare_each(&case, ("", &times[0]), ("limit: INSERT, same indexes", &times[1]), each, Some(goal));
+        report.compare_each(&case, ("", &times[0]), (LIMIT.name, &times[1]), each, Some(goal));
+        for (kind, times_of_peer) in PEERS.into_iter().zip(&times[2..]) {
+            let goal = (batch == 100 && kind.name == EMMETT.name).then_some(0.333);
+            report.compare_each(&case, ("", &times[0]), (kind.name, times_of_peer), each, goal);
+        }
         if batch == 1 {
             let mut together = Vec::new();
             for round in 0..=options.rounds {
@@ -86,47 +92,4 @@ pub(super) async fn append(
         task.await??;
     }
     Ok(began.elapsed())
-}
-
-struct Limit {
-    plain: Vec<Arc<Plain>>,
-}
-
-const INSERT: &str = "INSERT INTO limit_events (stream, part, version, xid, seq, at, id, type, data) \
-     SELECT $1, 0, $2 + o, pg_current_xact_id(), nextval('limit_seq'), clock_timestamp(), gen_random_uuid(), 'Booked', p::jsonb \
-     FROM unnest($3::text[]) WITH ORDINALITY AS t (p, o)";
-
-impl Limit {
-    async fn open(bench: &Bench<'_>, database: &str, writers: usize) -> Result<Self> {
-        let url = bench.server.url(database);
-        Plain::open(&url, &[]).await?.client().batch_execute(LIMIT_TABLE).await?;
-        let mut plain = Vec::new();
-        for _ in 0..writers {
-            plain.push(Arc::new(Plain::open(&url, &[INSERT]).await?));
-        }
-        Ok(Self { plain })
-    }
-
-    async fn append(&self, batch: usize, events: usize, round: usize) -> Result<Duration> {
-        let began = Instant::now();
-        let writers = self.plain.len();
-        let tasks: Vec<_> = (0..writers)
-            .map(|writer| {
-                let plain = self.plain[writer].clone();
-                tokio::spawn(async move {
-                    let streams = STREAMS / writers;
-                    for number in 0..events / writers / batch {
-                        let stream = format!("order-{round}-{writer}-{}", number % streams);
-                        let version = i64::try_from(number / streams * batch)?;
-                        plain.query(INSERT, &[&stream, &version, &vec![DATA; batch]]).await?;
-                    }
-                    anyhow::Ok(())
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await??;
-        }
-        Ok(began.elapsed())
-    }
 }

@@ -4,12 +4,14 @@
 //! is asked of the server. The limit is the least that can be asked for the same result, without what makes it safe.
 
 mod append;
+mod logs;
 mod memory;
 mod messages;
 mod options;
 mod pinned;
 mod queue;
 mod read;
+mod rotation;
 mod steady;
 mod store;
 
@@ -33,10 +35,12 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let version = format!("pgfleet {}", env!("CARGO_PKG_VERSION"));
     let mut facts = machine::facts(options.rounds, &version, &server);
     facts.push(format!(
-        "JSON of {} bytes; a runtime with {} threads; peer: pgmq {}",
+        "JSON of {} bytes; a runtime with {} threads; peers: pgmq {}, emmett {}, message-db {}",
         DATA.len(),
         setting::THREADS,
-        store::PGMQ
+        store::PGMQ,
+        store::EMMETT,
+        store::MESSAGE_DB
     ));
     let mut report = Report::new(facts);
     let runtime = setting::runtime()?;
@@ -62,6 +66,9 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     }
     if options.has(Case::Memory) {
         memory::measure(&bench, &mut report)?;
+    }
+    if options.has(Case::Rotation) {
+        rotation::measure(&bench, &mut report)?;
     }
     let text = report.render();
     println!("{text}");

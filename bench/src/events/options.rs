@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub(crate) const USAGE: &str = "--pgmq FILE [--quick] [--rounds N] [--only a,b,c,d,e,f,g]";
+pub(crate) const USAGE: &str =
+    "--pgmq FILE --emmett FILE --message-db FILE [--quick] [--rounds N] [--only a,b,c,d,e,f,g,h]";
 
 /// Fewer paired ratios than this give no interval worth printing.
 const ROUNDS: usize = 11;
@@ -26,17 +27,29 @@ pub(super) enum Case {
     Messages,
     /// The store in memory.
     Memory,
+    /// A queue while its tables are changed.
+    Rotation,
 }
 
 impl Case {
-    const ALL: [Self; 7] =
-        [Self::Queue, Self::Steady, Self::Pinned, Self::Append, Self::Read, Self::Messages, Self::Memory];
+    const ALL: [Self; 8] = [
+        Self::Queue,
+        Self::Steady,
+        Self::Pinned,
+        Self::Append,
+        Self::Read,
+        Self::Messages,
+        Self::Memory,
+        Self::Rotation,
+    ];
 }
 
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// The peer's schema, as it is published.
+    /// The peers' schemas, as they are published.
     pub(super) pgmq: PathBuf,
+    pub(super) emmett: PathBuf,
+    pub(super) message_db: PathBuf,
     pub(crate) rounds: usize,
     quick: bool,
     cases: Vec<Case>,
@@ -45,12 +58,15 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn parse(args: &[&str]) -> Result<Self> {
         let mut args = args.iter();
-        let (mut pgmq, mut rounds, mut quick) = (None, None, false);
+        let (mut pgmq, mut emmett, mut message_db) = (None, None, None);
+        let (mut rounds, mut quick) = (None, false);
         let mut cases = Case::ALL.to_vec();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match *arg {
                 "--pgmq" => pgmq = Some(PathBuf::from(value()?)),
+                "--emmett" => emmett = Some(PathBuf::from(value()?)),
+                "--message-db" => message_db = Some(PathBuf::from(value()?)),
                 "--rounds" => rounds = Some(value()?.parse().context("--rounds takes a number")?),
                 "--quick" => quick = true,
                 "--only" => cases = value()?.split(',').map(case).collect::<Result<_>>()?,
@@ -59,7 +75,14 @@ impl Options {
         }
         let rounds = rounds.unwrap_or(if quick { 3 } else { ROUNDS });
         ensure!(rounds > 0, "--rounds takes a number above 0");
-        Ok(Self { pgmq: pgmq.context("--pgmq FILE is needed")?, rounds, quick, cases })
+        Ok(Self {
+            pgmq: pgmq.context("--pgmq FILE is needed")?,
+            emmett: emmett.context("--emmett FILE is needed")?,
+            message_db: message_db.context("--message-db FILE is needed")?,
+            rounds,
+            quick,
+            cases,
+        })
     }
 
     pub(super) fn has(&self, case: Case) -> bool {
@@ -86,6 +109,7 @@ fn case(name: &str) -> Result<Case> {
         "e" => Case::Read,
         "f" => Case::Messages,
         "g" => Case::Memory,
-        _ => bail!("--only takes letters from a to g, not {name}"),
+        "h" => Case::Rotation,
+        _ => bail!("--only takes letters from a to h, not {name}"),
     })
 }

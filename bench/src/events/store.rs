@@ -1,6 +1,7 @@
 //! Stores and peers in databases of their own.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use super::Bench;
 
 /// The version of the peer that is measured.
 pub(super) const PGMQ: &str = "1.13.0";
+
+/// Likewise of the peers of streams.
+pub(super) const EMMETT: &str = "0.42.0";
+pub(super) const MESSAGE_DB: &str = "1.3.1";
 
 /// How many connections everybody has.
 const CONNECTIONS: usize = 80;
@@ -46,12 +51,15 @@ pub(super) fn ours(bench: &Bench<'_>, database: &str) -> Result<Arc<Store>> {
 
 /// Makes a database with the peer's queue in it.
 pub(super) fn pgmq(bench: &Bench<'_>, database: &str) -> Result<()> {
+    with_schema(bench, database, &bench.options.pgmq)?;
+    bench.server.execute(database, &["SELECT pgmq.create('bench')".to_owned()])
+}
+
+/// Makes a database with a peer's schema in it, as it is published.
+pub(super) fn with_schema(bench: &Bench<'_>, database: &str, schema: &Path) -> Result<()> {
     bench.server.create(&[database.to_owned()])?;
-    let schema = std::fs::read_to_string(&bench.options.pgmq).context("cannot read the peer's schema")?;
-    bench.server.execute(
-        database,
-        &[schema.trim_end().trim_end_matches(';').to_owned(), "SELECT pgmq.create('bench')".to_owned()],
-    )
+    let schema = std::fs::read_to_string(schema).with_context(|| format!("cannot read {}", schema.display()))?;
+    bench.server.execute(database, &[schema.trim_end().trim_end_matches(';').to_owned()])
 }
 
 /// Connections of somebody who has no pool: one for each worker, with its statements prepared.
