@@ -8,15 +8,25 @@ use crate::server::{SETTINGS, Server};
 /// Lines for the head of the report.
 pub(crate) fn facts(rounds: usize, version: &str, server: &Server) -> Vec<String> {
     let settings: Vec<_> = SETTINGS.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let [machine, build] = who(version);
     vec![
-        format!("{}, {}, commit {}", first_line("date", &["-u", "+%Y-%m-%d"]), processor(), commit()),
-        format!("{version}, release build; {}", first_line("rustc", &["--version"])),
+        machine,
+        build,
         format!(
             "PostgreSQL {}, durable (fsync, full_page_writes and synchronous_commit on), {}; TCP on 127.0.0.1, SCRAM",
             server.version(),
             settings.join(", ")
         ),
         format!("{rounds} interleaved rounds after one that does not count"),
+    ]
+}
+
+/// The machine, and what was built.
+pub(crate) fn who(version: &str) -> [String; 2] {
+    let build = if cfg!(debug_assertions) { "not a release build" } else { "release build" };
+    [
+        format!("{}, {}, commit {}", first_line("date", &["-u", "+%Y-%m-%d"]), processor(), commit()),
+        format!("{version}, {build}; {}", first_line("rustc", &["--version"])),
     ]
 }
 

@@ -11,6 +11,7 @@ mod example;
 mod fleet;
 mod limit;
 mod machine;
+mod messages;
 mod migrations;
 mod options;
 mod peers;
@@ -40,6 +41,9 @@ fn main() -> Result<()> {
         ["migrate", rest @ ..] => migrate(&Options::parse(rest)?),
         ["connections", rest @ ..] => connections::measure(&connections::Options::parse(rest)?),
         ["events", rest @ ..] => events::measure(&events::Options::parse(rest)?),
+        ["messages", rest @ ..] => messages::prove(&messages::Options::parse(rest)?),
+        // One of the processes of `messages`.
+        ["message-part", rest @ ..] => messages::play(rest),
         ["tenants", rest @ ..] => tenants::measure(&tenants::Options::parse(rest)?),
         // Somebody's turn in section (e) of `connections`.
         ["memory", whose, url] => connections::memory::show(whose, url),
@@ -55,10 +59,11 @@ fn main() -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: pgfleet-bench migrate {} | connections {} | events {} | tenants {} | stop-test-servers",
+            "usage: pgfleet-bench migrate {} | connections {} | events {} | messages {} | tenants {} | stop-test-servers",
             options::USAGE,
             connections::USAGE,
             events::USAGE,
+            messages::USAGE,
             tenants::USAGE
         ),
     }

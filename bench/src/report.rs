@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_readme_has_a_place_for_each_report() {
-        for benchmark in ["migrate", "connections", "tenants", "events"] {
+        for benchmark in ["migrate", "connections", "tenants", "events", "messages"] {
             assert!(replaced(include_str!("../README.md"), benchmark, "new\n").is_some(), "{benchmark}");
         }
     }

@@ -34,6 +34,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
                 .arg(message_db);
             run::visibly(events.args(options))
         }
+        ["messages", options @ ..] => {
+            system::ensure(&[Need::Server, Need::Brokers])?;
+            let bench = run::build("pgfleet-bench", &["--release"])?;
+            run::visibly(run::command(bench)?.arg("messages").args(options))
+        }
         ["tenants", options @ ..] => {
             system::ensure(&[Need::Server, Need::Libpq])?;
             let program = run::build("pgfleet", &["--release"])?;
@@ -41,7 +46,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
             run::visibly(run::command(bench)?.arg("tenants").arg("--pgfleet").arg(program).args(options))
         }
         _ => bail!(
-            "there is no benchmark `{}`; there are: migrate, connections, events, tenants",
+            "there is no benchmark `{}`; there are: migrate, connections, events, messages, tenants",
             args.join(" ")
         ),
     }

@@ -37,6 +37,8 @@ Usage: cargo xtask <COMMAND>
                              Measures pools, budgets and replicas likewise
   bench events [--quick] [--rounds N] [--only a,b,c,d,e,f,g,h]
                              Measures streams, queues and messages likewise
+  bench messages [--minutes N] [--seed N] [--only postgres,rabbitmq,nats]
+                             Kills everything on the way of messages for ten minutes in all, and counts
   histories --server URL --dir FOLDER [--layout NAME] [--own COMMAND] [--before FILE.sql]
                              Applies a folder of migrations with pgfleet, and with COMMAND, which finds its database in
                              DATABASE_URL, and compares the two schemas

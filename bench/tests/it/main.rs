@@ -1,0 +1,3 @@
+//! Short runs of what is a proof more than a measurement.
+
+mod crash;
