@@ -153,7 +153,7 @@ async fn the_example_does_what_its_page_says() {
 
 #[tokio::test]
 async fn the_programs_find_streams_and_queues_where_the_manifest_puts_them() {
-    let mut town = Town::new();
+    let town = Town::new();
     let manifest = std::fs::read_to_string(source().join("pgfleet.toml")).unwrap();
     town.folder.file("pgfleet.toml", format!("{manifest}\n[modules.event_streaming]\nschema = \"es\"\n"));
     town.pgfleet("up --detach").exits(0).prints("running");
