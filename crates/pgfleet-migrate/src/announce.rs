@@ -140,6 +140,8 @@ pub(crate) struct What<'a> {
     pub(crate) due: Option<Due<'a>>,
     /// A run that is announced whatever it did.
     pub(crate) forced: Option<&'a str>,
+    /// Which database it is, where somebody knows.
+    pub(crate) known: Option<&'a Identity>,
 }
 
 /// Announces what is on disk and was not announced.
@@ -166,7 +168,7 @@ pub(crate) async fn announce(
     if runs.is_empty() {
         return Ok(());
     }
-    let identity = Identity::of(connection).await?;
+    let identity = Identity::confirmed(connection, what.known).await?;
     for (run, sets) in runs {
         let histories: Vec<String> = sets
             .iter()

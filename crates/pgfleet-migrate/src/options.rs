@@ -50,6 +50,9 @@ pub enum RetryOn {
 pub enum Durability {
     /// At the end of the run, whichever way it ends.
     Run,
+    /// When it fails at the end of the run; else with a later commit in the same cluster, for which the
+    /// caller waits before it tells anybody. A service's program does it at the end of the run.
+    Later,
     /// At each commit.
     Each,
 }

@@ -376,9 +376,13 @@ pub(crate) async fn texts(
     Ok(rows.first().map(|row| (row.get(0), row.get(1))))
 }
 
-/// Ends a run's deferred durability: one commit that waits for the disk, with something in it to
-/// wait for.
-pub(crate) async fn flush(connection: &Connection) -> Result<(), Error> {
+/// Puts on disk what was committed in the cluster without waiting for that: one commit that waits, with
+/// something in it to wait for.
+///
+/// # Errors
+///
+/// The connection is lost; what was committed may be on disk or not.
+pub async fn flush(connection: &Connection) -> Result<(), Error> {
     connection
         .execute_all(
             "BEGIN; SELECT pg_catalog.set_config('synchronous_commit', 'on', true), \

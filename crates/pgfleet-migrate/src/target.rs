@@ -1,6 +1,6 @@
 //! One physical database that migrations run in.
 
-use pgfleet_postgres::{Address, Purpose};
+use pgfleet_postgres::{Address, Identity, Purpose};
 
 use crate::error::{Error, ErrorKind};
 use crate::options::{Durability, Options};
@@ -21,12 +21,14 @@ pub struct Target {
     /// Whether it is the host's database, since the tenant has none of its own: it can be seeded for
     /// the tenant, but is migrated as the host's only.
     pub shared: bool,
+    /// Which database it is, where somebody has looked: it need not be asked again when it says so itself.
+    pub known: Option<Identity>,
 }
 
 impl Target {
     /// Makes a target that creates its own database when it may.
     pub fn new(name: impl Into<String>, address: Address) -> Self {
-        Self { name: name.into(), address, admin: None, schema: None, tenant: None, shared: false }
+        Self { name: name.into(), address, admin: None, schema: None, tenant: None, shared: false, known: None }
     }
 
     /// Makes it the target of a tenant that has this database for its own.
@@ -75,7 +77,7 @@ impl Target {
             // Else the statement of a run that was killed goes on, and keeps the lock, until the
             // server has something to say to it. Not every system can look; there it stays so.
             .wish("client_connection_check_interval", "10s");
-        if options.durability == Durability::Run {
+        if options.durability != Durability::Each {
             purpose = purpose.setting("synchronous_commit", "off");
         }
         if let Some(schema) = self.schema.as_deref() {

@@ -347,7 +347,7 @@ impl Work<'_> {
     /// Best effort: if this fails the connection or the server is gone, and the next run reads the
     /// history anyway.
     pub(crate) async fn flush_after_failure(&self) {
-        if self.options.durability == Durability::Run
+        if self.options.durability != Durability::Each
             && let Err(error) = store::flush(self.connection).await
         {
             tracing::debug!(%error, "flush failed");

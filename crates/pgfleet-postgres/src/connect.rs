@@ -105,6 +105,8 @@ pub struct Connection {
     backend: Option<i32>,
     /// Set once, by who proves that something between keeps the session.
     proven: OnceLock<Proven>,
+    /// The database's oid, once a lock in it was looked at.
+    database_oid: OnceLock<u32>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -174,8 +176,20 @@ async fn connect_guarded(address: &Address, purpose: &Purpose, guard: Option<Gua
             Ok(Dialed { client, driver, way, label, facts }) => {
                 let backend = session::told_backend(&client).await;
                 let mark = (!given.is_empty()).then_some(mark);
-                let (address, proven) = (address.clone(), OnceLock::new());
-                return Ok(Connection { client, address, driver, way, label, facts, purpose, mark, backend, proven });
+                let (address, proven, database_oid) = (address.clone(), OnceLock::new(), OnceLock::new());
+                return Ok(Connection {
+                    client,
+                    address,
+                    driver,
+                    way,
+                    label,
+                    facts,
+                    purpose,
+                    mark,
+                    backend,
+                    proven,
+                    database_oid,
+                });
             }
             Err(error) if error.kind() == ErrorKind::Pooler && !given.is_empty() => given = String::new(),
             Err(error) if purpose.give_up_wish(&error) => given = purpose.options(&mark),
@@ -278,6 +292,16 @@ impl Connection {
     /// Keeps what was proven; the first proof stands.
     pub(crate) fn set_proven(&self, proven: Proven) {
         let _kept = self.proven.set(proven);
+    }
+
+    /// Returns the database's oid, where the server has said it in passing.
+    pub(crate) fn database_oid(&self) -> Option<u32> {
+        self.database_oid.get().copied()
+    }
+
+    /// Keeps what the server said; a session does not change its database.
+    pub(crate) fn set_database_oid(&self, oid: u32) {
+        let _kept = self.database_oid.set(oid);
     }
 
     /// Returns the client library's own handle alone; the connection lives until that is dropped.

@@ -38,6 +38,24 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Asks a connection where it is, unless that is known and the server has said in passing that it is this
+    /// database: see [`lock::try_lock`](crate::lock::try_lock).
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub async fn confirmed(connection: &Connection, known: Option<&Self>) -> Result<Self, Error> {
+        let is_here = |known: &Self| {
+            known.database == connection.address().database() && connection.database_oid() == Some(known.oid)
+        };
+        match known.filter(|known| is_here(known)) {
+            Some(known) => Ok(known.clone()),
+            None => Self::of(connection).await,
+        }
+    }
+}
+
 /// Returns what identifies the cluster: its system identifier, or `host:port` where it may not be
 /// asked for, as with some providers.
 ///

@@ -147,10 +147,14 @@ async fn ask(connection: &Connection, number: i32) -> Result<(String, bool), Err
     );
     // A message of its own: a pooler may give it to another session, and that is what is to be found out.
     let look = format!(
-        "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() \
+        "SELECT database FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() \
          AND classid = {SPACE} AND objid = {number} AND objsubid = 2 AND granted"
     );
     let (rows, held) = try_join(connection.simple(&sql), connection.simple(&look)).await?;
+    // Such a lock is of one database, so this says which one it is.
+    if let Some(oid) = held.first().and_then(|row| row.get(0)).and_then(|oid| oid.parse().ok()) {
+        connection.set_database_oid(oid);
+    }
     Ok((rows.first().and_then(|row| row.get(0)).unwrap_or_default().to_owned(), !held.is_empty()))
 }
 

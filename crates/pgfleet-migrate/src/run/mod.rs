@@ -2,6 +2,7 @@
 
 mod look;
 mod open;
+mod record;
 mod report;
 mod units;
 
@@ -21,10 +22,12 @@ use crate::unit::Unit;
 use crate::work::Work;
 use crate::{announce, store};
 
+pub use crate::store::flush;
 pub use look::looking;
 use look::{Looked, newest_after};
 pub(crate) use look::{refuse_other_history, stopped_in_the_middle};
 pub(crate) use open::{Opened, open};
+pub use record::make_seed_records;
 use report::entries;
 pub(crate) use units::{difference, migration_unit, record_of};
 
@@ -113,7 +116,7 @@ pub async fn announce_left(
         // Who had the lock until now may have done it.
         let rows = announce::rows(&connection, path).await.map_err(failed)?;
         store::flush(&connection).await.map_err(failed)?;
-        let what = What { rows: &rows, due: Some(due), forced: None };
+        let what = What { rows: &rows, due: Some(due), forced: None, known: target.known.as_ref() };
         announce::announce(announcer, &connection, &target.name, path, what).await.map_err(|error| {
             Error::new(ErrorKind::Code, format!("cannot announce what was applied to {}", target.name))
                 .cause(error.to_string())

@@ -93,7 +93,7 @@ impl Run<'_> {
         let Some(announcer) = &self.options.announcer else { return };
         // What was applied to a database that tenants share is the host's to tell.
         let due = due.filter(|_| self.target.guest().is_none());
-        let what = What { rows, due, forced: self.forced() };
+        let what = What { rows, due, forced: self.forced(), known: self.target.known.as_ref() };
         if let Err(error) = announce::announce(announcer, connection, &self.target.name, self.path, what).await {
             report.notes.push(format!("the run is not announced yet, the next one tries again: {error}"));
         }

@@ -143,7 +143,8 @@ impl Task {
     /// The values for seeds and placeholders are those of the path's own set.
     pub(crate) fn new(target: &Target, options: &Options, set: &Set) -> Self {
         let pairs = |address: &Address| address.expose_pairs().expose_secret().to_owned();
-        let Target { name, address, admin, schema, tenant, shared } = target;
+        // A program looks itself.
+        let Target { name, address, admin, schema, tenant, shared, known: _ } = target;
         let place = Place {
             name: name.clone(),
             url: pairs(address),
@@ -224,7 +225,8 @@ impl Terms {
             wait_attempts: *wait_attempts,
             wait_delay: *wait_delay,
             lock_wait: *lock_wait,
-            durability: *durability,
+            // Who waits for a later commit is not there when a program is done.
+            durability: if *durability == Durability::Later { Durability::Run } else { *durability },
             concurrently: *concurrently,
             on_changed: *on_changed,
             on_missing: *on_missing,
