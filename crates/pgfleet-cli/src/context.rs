@@ -125,16 +125,26 @@ impl Context {
             old_key: secret("PGFLEET_KEY_OLD"),
             stop: self.stop.clone(),
             programs: self.programs.clone(),
+            copies_next: false,
         }
     }
 
     /// Loads the manifest and opens the solution with its servers running already.
     pub(crate) async fn open(&self) -> Result<Solution, CommandError> {
+        Box::pin(self.open_in(self.surroundings())).await
+    }
+
+    /// Likewise, for making tenants' databases next.
+    pub(crate) async fn open_to_copy(&self) -> Result<Solution, CommandError> {
+        Box::pin(self.open_in(Surroundings { copies_next: true, ..self.surroundings() })).await
+    }
+
+    async fn open_in(&self, surroundings: Surroundings) -> Result<Solution, CommandError> {
         let loaded = self.load()?;
         if self.global.wait {
             self.wait_for_servers(&loaded.manifest).await?;
         }
-        Ok(Solution::open(loaded.manifest, &self.surroundings()).await?)
+        Ok(Solution::open(loaded.manifest, &surroundings).await?)
     }
 
     /// Opens the solution and starts its local servers; waits for the others when told to.

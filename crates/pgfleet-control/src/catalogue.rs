@@ -178,6 +178,26 @@ impl Catalogue {
         Ok(value)
     }
 
+    /// Commits; `unhurried` without waiting for the disk, where a later commit in the same cluster does.
+    ///
+    /// To be sent right behind the statements of the transaction: what failed there has it end without a
+    /// trace, and without an error of this one.
+    pub(crate) async fn commit(&self, unhurried: bool) -> Result<(), Error> {
+        let sql = if unhurried { "SET LOCAL synchronous_commit = off; COMMIT" } else { "COMMIT" };
+        self.connection
+            .execute_all(sql)
+            .await
+            .map_err(|error| Error::postgres("cannot write to the control database", &error))
+    }
+
+    /// Takes back what the transaction did.
+    pub(crate) async fn roll_back(&self) -> Result<(), Error> {
+        self.connection
+            .execute_all("ROLLBACK")
+            .await
+            .map_err(|error| Error::postgres("cannot write to the control database", &error))
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }

@@ -12,7 +12,7 @@ mod expand;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgfleet_postgres::{Address, Connection, Type, quote_ident};
+use pgfleet_postgres::{Address, Connection, Row, Type, quote_ident};
 use secrecy::SecretString;
 
 use self::expand::Expansions;
@@ -335,10 +335,14 @@ impl Solution {
     /// Gives services the strings that they lack and takes back those that are not theirs; returns how
     /// many of each.
     async fn share_all(&self, connection: &Connection) -> Result<(usize, u64), Error> {
-        let wanted = Wanted::of(self)?;
-        let removed =
-            connection.execute(&format!("DELETE {SURPLUS}"), &wanted.values()).await.map_err(|error| failed(&error))?;
-        Ok((self.add_missing(connection, &wanted, None).await?, removed))
+        let sharing = self.sharing()?;
+        let removed = connection
+            .execute(&format!("DELETE {SURPLUS}"), &sharing.wanted.values())
+            .await
+            .map_err(|error| failed(&error))?;
+        let missing = sharing.find(connection, None).await?;
+        sharing.sealed(self, &missing)?.store(connection).await?;
+        Ok((missing.len(), removed))
     }
 
     /// Gives services the strings of a tenant that they lack, in the transaction that stored those.
@@ -348,41 +352,75 @@ impl Solution {
     /// One on a server that the manifest does not name, or where the service has no password yet: without
     /// it the service would take the tenant for one without a database.
     pub(crate) async fn share_missing(&self, connection: &Connection, tenant: &str) -> Result<(), Error> {
-        self.add_missing(connection, &Wanted::of(self)?, Some(tenant)).await?;
-        Ok(())
+        let sharing = self.sharing()?;
+        let missing = sharing.missing(connection, tenant).await?;
+        sharing.sealed(self, &missing)?.store(connection).await
     }
 
-    async fn add_missing(
-        &self,
-        connection: &Connection,
-        wanted: &Wanted,
-        tenant: Option<&str>,
-    ) -> Result<usize, Error> {
-        let keys = self.keys()?;
+    /// Returns what sharing strings needs to know: who reads which, under which key.
+    pub(crate) fn sharing(&self) -> Result<Sharing, Error> {
+        Ok(Sharing { wanted: Wanted::of(self)?, keys: self.keys()? })
+    }
+}
+
+/// Giving services the strings that they lack: found, sealed under each one's key, and stored.
+pub(crate) struct Sharing {
+    wanted: Wanted,
+    keys: KeyRing,
+}
+
+/// Strings for services, sealed: a column for each of a row's values.
+#[derive(Default)]
+pub(crate) struct Shared {
+    tenants: Vec<String>,
+    services: Vec<String>,
+    connections: Vec<String>,
+    keys: Vec<String>,
+    texts: Vec<Vec<u8>>,
+    fingerprints: Vec<String>,
+}
+
+impl Sharing {
+    /// Finds the strings of a tenant that a service lacks.
+    pub(crate) async fn missing(&self, connection: &Connection, tenant: &str) -> Result<Vec<Row>, Error> {
+        self.find(connection, Some(tenant)).await
+    }
+
+    async fn find(&self, connection: &Connection, tenant: Option<&str>) -> Result<Vec<Row>, Error> {
         let more = if tenant.is_some() { " AND s.tenant = $7" } else { ELSEWHERE_NOW };
         let sql = format!("SELECT s.tenant, s.connection, s.key_id, s.sealed, w.service, s.server {MISSING}{more}");
-        let mut values = wanted.values().to_vec();
+        let mut values = self.wanted.values().to_vec();
         if let Some(tenant) = &tenant {
             values.push((tenant, Type::TEXT));
         }
-        let rows = connection.query(&sql, &values).await.map_err(|error| failed(&error))?;
-        let (mut tenants, mut services, mut names) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut ids, mut texts, mut fingerprints) = (Vec::new(), Vec::new(), Vec::new());
-        for row in &rows {
+        connection.query(&sql, &values).await.map_err(|error| failed(&error))
+    }
+
+    /// Seals what was found for the services.
+    pub(crate) fn sealed(&self, solution: &Solution, missing: &[Row]) -> Result<Shared, Error> {
+        let mut shared = Shared::default();
+        for row in missing {
             let (tenant, name, service): (&str, &str, &str) = (row.get(0), row.get(1), row.get(4));
             let context = context(tenant, name);
-            let text = keys.open(row.get(2), row.get(3), &context)?;
-            let (text, fingerprint) = wanted.expansions.expand(self, service, row.get(5), text, tenant)?;
-            let ring = &wanted.rings[service];
-            texts.push(ring.seal(&text, &context)?);
-            fingerprints.push(fingerprint);
-            ids.push(ring.id());
-            tenants.push(tenant);
-            services.push(service);
-            names.push(name);
+            let text = self.keys.open(row.get(2), row.get(3), &context)?;
+            let (text, fingerprint) = self.wanted.expansions.expand(solution, service, row.get(5), text, tenant)?;
+            let ring = &self.wanted.rings[service];
+            shared.texts.push(ring.seal(&text, &context)?);
+            shared.fingerprints.push(fingerprint.to_owned());
+            shared.keys.push(ring.id().to_owned());
+            shared.tenants.push(tenant.to_owned());
+            shared.services.push(service.to_owned());
+            shared.connections.push(name.to_owned());
         }
-        if rows.is_empty() {
-            return Ok(0);
+        Ok(shared)
+    }
+}
+
+impl Shared {
+    /// Stores them, in the transaction that stored the strings.
+    pub(crate) async fn store(&self, connection: &Connection) -> Result<(), Error> {
+        if self.tenants.is_empty() {
+            return Ok(());
         }
         connection
             .execute(
@@ -395,17 +433,17 @@ impl Solution {
                  ON CONFLICT (tenant, service, connection) DO UPDATE SET key_id = excluded.key_id, \
                    sealed = excluded.sealed, changed_at = excluded.changed_at, fingerprint = excluded.fingerprint",
                 &[
-                    (&tenants, Type::TEXT_ARRAY),
-                    (&services, Type::TEXT_ARRAY),
-                    (&names, Type::TEXT_ARRAY),
-                    (&ids, Type::TEXT_ARRAY),
-                    (&texts, Type::BYTEA_ARRAY),
-                    (&fingerprints, Type::TEXT_ARRAY),
+                    (&self.tenants, Type::TEXT_ARRAY),
+                    (&self.services, Type::TEXT_ARRAY),
+                    (&self.connections, Type::TEXT_ARRAY),
+                    (&self.keys, Type::TEXT_ARRAY),
+                    (&self.texts, Type::BYTEA_ARRAY),
+                    (&self.fingerprints, Type::TEXT_ARRAY),
                 ],
             )
             .await
             .map_err(|error| failed(&error))?;
-        Ok(rows.len())
+        Ok(())
     }
 }
 

@@ -137,11 +137,18 @@ impl Solution {
     ///
     /// It is another solution's, or cannot be reached.
     pub async fn catalogue_if_any(&self) -> Result<Option<Catalogue>, Error> {
-        let control = &self.manifest.control;
-        let admin = &self.server(&control.server).admin;
-        let Some(catalogue) = Catalogue::open_if_there(admin, &control.database).await? else { return Ok(None) };
-        Catalogue::refuse_foreign(catalogue.connection(), &self.manifest.solution.name).await?;
-        if catalogue.has_tenants().await? {
+        let (catalogue, knows_tenants) = if let Some(kept) = self.take_control() {
+            kept
+        } else {
+            let control = &self.manifest.control;
+            let admin = &self.server(&control.server).admin;
+            let opened = Catalogue::open_if_there(admin, &control.database).await?;
+            let Some(catalogue) = opened else { return Ok(None) };
+            Catalogue::refuse_foreign(catalogue.connection(), &self.manifest.solution.name).await?;
+            let knows_tenants = catalogue.has_tenants().await?;
+            (catalogue, knows_tenants)
+        };
+        if knows_tenants {
             return Ok(Some(catalogue));
         }
         catalogue.close().await;

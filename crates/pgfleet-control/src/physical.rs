@@ -21,6 +21,12 @@ pub struct Physical {
 }
 
 impl Physical {
+    /// Returns it as the server itself would say it.
+    pub(crate) fn into_identity(self) -> Identity {
+        let Self { system_identifier, database, oid, server_version } = self;
+        Identity { system_identifier, database, oid, server_version }
+    }
+
     /// Returns whether two records mean one database: of one cluster, with the same oid or the same
     /// name.
     ///

@@ -110,7 +110,7 @@ impl Solution {
         let files = self.jobs(names, &BTreeMap::new())?;
         let bare: BTreeMap<String, String> =
             files.iter().map(|job| (job.service.clone(), print_of_files(&job.service, &job.path))).collect();
-        let jobs = self.prepared(names, &BTreeMap::new(), observer).await?;
+        let jobs = self.prepare_all(files, observer).await?;
         let plans = try_join_all(jobs.into_iter().map(async |job| {
             let described = self.described(&job, observer).await?;
             let print = whole(&bare[&job.service], described.as_deref());

@@ -82,7 +82,15 @@ impl Solution {
         extra: &BTreeMap<String, String>,
         observer: &Arc<dyn Observer>,
     ) -> Result<Vec<Job>, Error> {
-        let mut jobs = self.jobs(names, extra)?;
+        self.prepare_all(self.jobs(names, extra)?, observer).await
+    }
+
+    /// Likewise, of files that somebody has read.
+    pub(crate) async fn prepare_all(
+        &self,
+        mut jobs: Vec<Job>,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Vec<Job>, Error> {
         join_all(jobs.iter_mut().map(|job| self.prepare(job, observer))).await;
         if self.used_bundle().is_some() {
             refuse_all(jobs.iter().filter_map(|job| job.handling.refusal()))?;

@@ -1,7 +1,7 @@
 //! A solution in work: its servers, its passwords, and what is done over all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pgfleet_local::Running;
 use pgfleet_migrate::options::{self, Who};
@@ -24,6 +24,7 @@ use crate::provision::run::{end_strangers, missing_credentials};
 use crate::provision::{DesiredServer, Provisioned, provision_server};
 use crate::roles::{Login, Roles};
 use crate::seal::{self, KeyRing, SealKey};
+use crate::tenants::Admin;
 use crate::vault::{self, Credential, Keeper, SecretsFile, Vault};
 
 /// How a solution is opened; what the caller knows of its surroundings.
@@ -39,6 +40,9 @@ pub struct Surroundings {
     pub stop: options::Stop,
     /// The programs of services that were started; the caller closes them at the end.
     pub programs: Programs,
+    /// Whether tenants' databases are made next: what that begins with is opened at once and side by side,
+    /// and stays open until then.
+    pub copies_next: bool,
 }
 
 /// One server that answers.
@@ -67,6 +71,17 @@ pub struct Solution {
     bundle: Option<Arc<Bundle>>,
     /// How many connections the servers take that were looked at.
     capacities: BTreeMap<String, Capacity>,
+    /// What was opened for who comes next.
+    kept: Mutex<Kept>,
+}
+
+/// Connections that are open already.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The control database, and whether it has the tables for tenants.
+    control: Option<(Catalogue, bool)>,
+    /// Servers, as their administrator.
+    admins: BTreeMap<String, Admin>,
 }
 
 impl Solution {
@@ -107,9 +122,48 @@ impl Solution {
         let keys = if uses_file(&manifest) { None } else { Some(key_ring(&manifest, &place, surroundings)?) };
         let programs = surroundings.programs.clone();
         let capacities = BTreeMap::new();
-        let mut solution = Self { manifest, place, servers, vault, options, keys, programs, bundle: None, capacities };
-        solution.read_credentials().await?;
+        let kept = Mutex::default();
+        let mut solution =
+            Self { manifest, place, servers, vault, options, keys, programs, bundle: None, capacities, kept };
+        if surroundings.copies_next {
+            Box::pin(solution.open_ahead()).await?;
+        } else {
+            Box::pin(solution.read_credentials()).await?;
+        }
         Ok(solution)
+    }
+
+    /// Reads the credentials, and opens beside that the server on which tenants are, when there is only one.
+    async fn open_ahead(&mut self) -> Result<(), Error> {
+        let only = match &self.manifest.tenants.servers[..] {
+            [only] => self.servers.get(only).map(|server| (only.clone(), server.admin.clone())),
+            _ => None,
+        };
+        let admin = async {
+            let (name, address) = only?;
+            // Who needs it tries again, and says what is wrong.
+            let admin = Admin::connect(&address, &name).await.ok()?;
+            Some((name, admin))
+        };
+        let (control, admin) = futures_util::future::join(self.read_control(true), admin).await;
+        let (vault, control) = control?;
+        self.learn(&vault);
+        *self.lock_kept() = Kept { control, admins: admin.into_iter().collect() };
+        Ok(())
+    }
+
+    fn lock_kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the control database that was opened ahead, and whether it has the tables for tenants.
+    pub(crate) fn take_control(&self) -> Option<(Catalogue, bool)> {
+        self.lock_kept().control.take().filter(|(catalogue, _)| !catalogue.connection().is_closed())
+    }
+
+    /// Takes the connection to a server that was opened ahead.
+    pub(crate) fn take_admin(&self, server: &str) -> Option<Admin> {
+        self.lock_kept().admins.remove(server).filter(|admin| !admin.connection.is_closed())
     }
 
     /// Returns the options of the manifest's `[migrations]`.
@@ -234,25 +288,38 @@ impl Solution {
 
     /// Reads the credentials that are in the control database, when that is where they are.
     async fn read_credentials(&mut self) -> Result<(), Error> {
-        let Some(keys) = self.keys.clone() else { return Ok(()) };
-        let control = &self.manifest.control;
-        let admin = &self.servers[&control.server].admin;
-        let address = admin.with_database(&control.database);
-        let purpose = pgfleet_postgres::Purpose::new("pgfleet control");
-        match pgfleet_postgres::connect(&address, &purpose).await {
-            Ok(connection) => {
-                Catalogue::refuse_foreign(&connection, &self.manifest.solution.name).await?;
-                let read = vault::read_sealed(&connection, &keys).await;
-                connection.close().await;
-                for (server, role, credential) in read?.iter() {
-                    self.vault.set(server, role, credential.clone());
-                }
-                Ok(())
-            }
-            // Not provisioned yet.
-            Err(error) if error.kind() == PgErrorKind::DatabaseMissing => Ok(()),
-            Err(error) => Err(Error::postgres("cannot open the control database", &error)),
+        let (vault, _) = self.read_control(false).await?;
+        self.learn(&vault);
+        Ok(())
+    }
+
+    fn learn(&mut self, vault: &Vault) {
+        for (server, role, credential) in vault.iter() {
+            self.vault.set(server, role, credential.clone());
         }
+    }
+
+    /// Reads the credentials that are in the control database, when that is where they are; with `keep` the
+    /// connection stays open.
+    async fn read_control(&self, keep: bool) -> Result<(Vault, Option<(Catalogue, bool)>), Error> {
+        let Some(keys) = self.keys.clone() else { return Ok((Vault::default(), None)) };
+        let control = &self.manifest.control;
+        let opened = Catalogue::open_if_there(&self.servers[&control.server].admin, &control.database).await?;
+        // Not provisioned yet.
+        let Some(catalogue) = opened else { return Ok((Vault::default(), None)) };
+        let connection = catalogue.connection();
+        let read = futures_util::future::try_join3(
+            Catalogue::refuse_foreign(connection, &self.manifest.solution.name),
+            vault::read_sealed(connection, &keys),
+            async { if keep { catalogue.has_tenants().await } else { Ok(false) } },
+        );
+        let read = read.await;
+        if !keep {
+            catalogue.close().await;
+            return Ok((read?.1, None));
+        }
+        let ((), vault, knows_tenants) = read?;
+        Ok((vault, Some((catalogue, knows_tenants))))
     }
 
     /// Returns where the credentials are kept.

@@ -353,6 +353,7 @@ impl Solution {
         let mut own = Target::new(target.name(service), self.migrator_address(target, service)?);
         own.schema.clone_from(&plan.schema);
         own.tenant = (!target.tenant.is_empty()).then(|| target.tenant.clone());
+        own.known = target.physical.clone().map(Physical::into_identity);
         Ok(Job {
             service: service.to_owned(),
             server: target.server.clone(),

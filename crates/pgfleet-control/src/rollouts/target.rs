@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use pgfleet_migrate::options::Durability;
 use pgfleet_migrate::revert::Goal;
 use pgfleet_migrate::{Error as MigrateError, ErrorKind as MigrateErrorKind, Observer, Options, Outcome as RunOutcome};
 use serde_json::json;
@@ -208,7 +209,11 @@ impl Shared {
         let Some(revert) = &self.what.revert else {
             let options = self.options_for(&job.service, job.target.tenant.is_some());
             // The catalog said that something is pending here.
-            let options = Options { lock_first: true, ..options };
+            let mut options = Options { lock_first: true, ..options };
+            // Where the control database is in the same cluster, its commit of how the target ended is behind this one.
+            if job.server == self.solution.manifest.control.server && options.durability == Durability::Run {
+                options.durability = Durability::Later;
+            }
             return work_on(job, &Work::Migrate, &options, &*self.observer).await;
         };
         // Newest first: what is applied last is the service's own set.

@@ -46,34 +46,42 @@ impl Solution {
         plans: &Plans,
         observer: &Arc<dyn Observer>,
     ) -> Result<Template, Error> {
+        let admin = &self.server(server).admin;
+        let connection = connect(admin, &purpose()).await.map_err(|error| template_error(server, shape, &error))?;
+        let result = Box::pin(self.ensure_template_by(catalogue, &connection, (server, shape), plans, observer)).await;
+        connection.close().await;
+        result
+    }
+
+    /// Likewise, by a connection to the server as the administrator that somebody has.
+    pub(crate) async fn ensure_template_by(
+        &self,
+        catalogue: &Catalogue,
+        admin: &Connection,
+        (server, shape): (&str, &Shape),
+        plans: &Plans,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Template, Error> {
         let print = plans.prints().of(shape.services().iter().map(String::as_str)).ok_or_else(|| {
             Error::new(ErrorKind::Configuration, format!("there is no plan for all services of {}", shape.name()))
         })?;
-        let failed = |error: &pgfleet_postgres::Error| template_error(server, shape, error);
-        let admin = &self.server(server).admin;
-        let connection = connect(admin, &purpose()).await.map_err(|error| failed(&error))?;
-        let result = async {
-            if let Some(found) = present(catalogue, &connection, server, shape, &print).await? {
+        if let Some(found) = present(catalogue, admin, server, shape, &print).await? {
+            return Ok(found);
+        }
+        let key = lock_key(server, &shape.name());
+        take_lock(catalogue, key, server, shape).await?;
+        let made = async {
+            // Another process may have made it while we waited.
+            if let Some(found) = present(catalogue, admin, server, shape, &print).await? {
                 return Ok(found);
             }
-            let key = lock_key(server, &shape.name());
-            take_lock(catalogue, key, server, shape).await?;
-            let made = async {
-                // Another process may have made it while we waited.
-                if let Some(found) = present(catalogue, &connection, server, shape, &print).await? {
-                    return Ok(found);
-                }
-                self.make(catalogue, &connection, (server, shape), plans, &print, observer).await
-            };
-            let made = Box::pin(made).await;
-            let unlock = format!("SELECT pg_catalog.pg_advisory_unlock({MAKING}, {key})");
-            // Closing the connection frees it, too.
-            let _freed = catalogue.connection().simple(&unlock).await;
-            made
+            self.make(catalogue, admin, (server, shape), plans, &print, observer).await
         };
-        let result = Box::pin(result).await;
-        connection.close().await;
-        result
+        let made = Box::pin(made).await;
+        let unlock = format!("SELECT pg_catalog.pg_advisory_unlock({MAKING}, {key})");
+        // Closing the connection frees it, too.
+        let _freed = catalogue.connection().simple(&unlock).await;
+        made
     }
 
     /// Makes the next template and has it take the place of the one that is there; the lock is held.
@@ -172,7 +180,8 @@ impl Solution {
         let target = FleetTarget::on(TargetKind::Template, server, next, "", shape.services());
         for service in shape.services() {
             let mut job = self.job(plans, &target, service, &BTreeMap::new())?;
-            // Seeds are each tenant's own.
+            // Seeds are each tenant's own, the tables that record them are not.
+            let seeded = job.path.clone();
             for set in Arc::make_mut(&mut job.path).sets_mut() {
                 set.seeds = Seeds::default();
             }
@@ -184,7 +193,11 @@ impl Solution {
                 }
                 Handling::Here => Box::pin(run::migrate(&job.target, &job.path, &options, &**observer)).await,
             };
-            done.map_err(|error| {
+            let recorded = match done {
+                Ok(_) => run::make_seed_records(&job.target, &seeded, &options).await,
+                Err(error) => Err(error),
+            };
+            recorded.map_err(|error| {
                 Error::of_run(format!("cannot make the template of {} on server {server}", shape.name()), &error)
             })?;
         }

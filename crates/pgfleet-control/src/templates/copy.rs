@@ -1,6 +1,6 @@
 //! Copying a template into a tenant's database.
 
-use pgfleet_postgres::{Connection, Type, quote_ident};
+use pgfleet_postgres::{Connection, quote_ident, quote_literal};
 
 use super::{LARGE, Shape, Template};
 use crate::error::{Error, ErrorKind};
@@ -41,6 +41,19 @@ impl Solution {
         tenant: &str,
         database: &str,
     ) -> Result<Copied, Error> {
+        self.copy(admin, (template, shape), tenant, database, false).await
+    }
+
+    /// Likewise; `unhurried` without waiting until it is on disk that the database is open, for one who
+    /// commits something in the cluster that is, before anybody is told.
+    pub(crate) async fn copy(
+        &self,
+        admin: &Connection,
+        (template, shape): (&Template, &Shape),
+        tenant: &str,
+        database: &str,
+        unhurried: bool,
+    ) -> Result<Copied, Error> {
         let failed = |error: &pgfleet_postgres::Error| {
             Error::postgres(format!("cannot make database {database} of tenant {tenant} on {}", template.server), error)
         };
@@ -61,12 +74,15 @@ impl Solution {
                 _ => return Err(failed(&error)),
             }
         }
-        admin.execute_all(&open_sql(&desired, database, &mark)).await.map_err(|error| failed(&error))?;
-        let rows = admin
-            .query("SELECT oid FROM pg_catalog.pg_database WHERE datname = $1", &[(&database, Type::TEXT)])
-            .await
-            .map_err(|error| failed(&error))?;
-        let oid = rows.first().map(|row| row.get(0)).unwrap_or_default();
+        let wait = if unhurried { "SELECT pg_catalog.set_config('synchronous_commit', 'off', true); " } else { "" };
+        // One message, and so one transaction.
+        let open = format!(
+            "{wait}{}; SELECT oid FROM pg_catalog.pg_database WHERE datname = {}",
+            open_sql(&desired, database, &mark),
+            quote_literal(database)
+        );
+        let rows = admin.simple(&open).await.map_err(|error| failed(&error))?;
+        let oid = rows.first().and_then(|row| row.get(0)).and_then(|oid| oid.parse().ok()).unwrap_or_default();
         Ok(Copied { made, oid })
     }
 }

@@ -11,14 +11,13 @@ use pgfleet_sql::checksum::raw_hash;
 use secrecy::SecretString;
 
 use super::life::{Bench, Half, Workshop};
-use super::placement::{Policy, loads, place};
+use super::placement::{Load, Policy, loads, place};
 use super::verbs::lock;
-use super::{Choices, Done, NewString, OwnDatabase, Tenant, TenantState, name_mistake, properties};
+use super::{Choices, Done, NewString, OwnDatabase, Tenant, TenantState, name_mistake, properties, unknown};
 use crate::catalogue::Catalogue;
 use crate::connections::tenant_services;
-
 use crate::error::{Error, ErrorKind};
-
+use crate::seal::KeyRing;
 use crate::solution::Solution;
 use crate::templates::Shape;
 
@@ -54,6 +53,16 @@ pub enum Home {
     },
     /// In the services' own databases.
     Shared,
+}
+
+/// What is there when a tenant is asked for.
+struct Found {
+    /// A tenant of this name.
+    there: Option<Tenant>,
+    /// What is on the servers.
+    loads: BTreeMap<String, Load>,
+    /// Names of databases that are taken.
+    taken: BTreeSet<String>,
 }
 
 impl Solution {
@@ -101,9 +110,8 @@ impl Solution {
                     each(at, &made);
                     done.push((at, made));
                 }
-                if let Some(bench) = bench {
-                    bench.close().await;
-                }
+                // Nothing is held any more: nobody needs to wait until the server has let go of it.
+                drop(bench);
                 done
             }
         };
@@ -179,90 +187,165 @@ impl Solution {
 
     /// Makes a tenant in databases of its own, or goes on with one that was left half-made.
     async fn create_own(&self, bench: &mut Bench, workshop: &Workshop<'_>, new: &NewTenant) -> Result<Done, Error> {
-        bench.hold(&new.name).await?;
+        let keys = self.keys()?;
+        let properties = properties::seal(&keys, &new.name, &new.properties)?;
+        let found = self.hold_and_look(bench, new).await?;
         let made = async {
-            let half = self.ask(&bench.catalogue, new).await?;
+            let half = self.ask(bench, workshop, new, found, (&keys, &properties)).await?;
             workshop.finish(bench, half, TenantState::Active).await
         };
         let made = Box::pin(made).await;
-        bench.release(&new.name).await;
+        // Sent together: the tenant is read as it is when it is free.
+        let (tenant, ()) = futures_util::future::join(
+            self.read_tenants(bench.catalogue.connection(), Some(&new.name)),
+            bench.release(&new.name),
+        )
+        .await;
         let notes = made?;
-        let tenant = self.read_tenant(bench.catalogue.connection(), &new.name).await?;
+        let tenant = tenant?.pop().ok_or_else(|| unknown(&[], &new.name))?;
         Ok(Done { tenant, changed: true, notes })
     }
 
-    /// Writes down that a tenant is wanted, in one transaction; finds what is there of one that was
-    /// asked for before. The tenant is held.
-    async fn ask(&self, catalogue: &Catalogue, new: &NewTenant) -> Result<Half, Error> {
-        let connection = catalogue.connection();
-        catalogue.begin().await?;
-        let work = async {
-            lock(connection).await?;
-            if let Some(there) = self.read_tenants(connection, Some(&new.name)).await?.pop() {
-                let stored = properties::read(connection, &self.keys()?, &new.name).await?;
-                self.same_request(new, &there, &stored)?;
-                return Ok(Half {
-                    name: there.name,
-                    databases: there.databases,
-                    given: BTreeSet::new(),
-                    values: stored,
-                });
+    /// Takes the tenant for this one alone, begins a transaction, and reads under the lock on tenants what
+    /// is there already. Mostly nobody else is at it: so all of that is sent together.
+    ///
+    /// With an error the tenant is free and the transaction is over.
+    async fn hold_and_look(&self, bench: &Bench, new: &NewTenant) -> Result<Found, Error> {
+        let catalogue = &bench.catalogue;
+        let (held, found) =
+            futures_util::future::join(bench.try_hold(&new.name), self.begin_and_look(catalogue, new)).await;
+        let found = match held {
+            Ok(true) => found,
+            Ok(false) => {
+                // Whoever has it must not wait for our lock on tenants.
+                catalogue.roll_back().await?;
+                bench.hold(&new.name).await?;
+                self.begin_and_look(catalogue, new).await
             }
-            self.insert(catalogue, new).await
+            // Whether it is held is not known: it is let go below.
+            Err(error) => Err(error),
         };
-        let result = Box::pin(work).await;
-        catalogue.end(result).await
+        match found {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                let ended = catalogue.end(Err(error)).await;
+                bench.release(&new.name).await;
+                ended
+            }
+        }
     }
 
-    /// Stores a new tenant with its databases and properties; the lock on tenants is held.
-    async fn insert(&self, catalogue: &Catalogue, new: &NewTenant) -> Result<Half, Error> {
+    async fn begin_and_look(&self, catalogue: &Catalogue, new: &NewTenant) -> Result<Found, Error> {
         let connection = catalogue.connection();
-        let Home::Own { server, .. } = &new.home else {
-            return Err(Error::new(ErrorKind::Failed, format!("tenant {} gets no databases of its own", new.name)));
+        let names = self.names_for(&new.name, &self.shapes_of(new)?);
+        let ((), (), mut there, loads, taken) = tokio::try_join!(
+            catalogue.begin(),
+            lock(connection),
+            self.read_tenants(connection, Some(&new.name)),
+            loads(connection),
+            self.taken(connection, &names),
+        )?;
+        Ok(Found { there: there.pop(), loads, taken })
+    }
+
+    /// Writes down that a tenant is wanted, and ends the transaction; takes what is there of one that was
+    /// asked for before. The tenant is held.
+    async fn ask(
+        &self,
+        bench: &mut Bench,
+        workshop: &Workshop<'_>,
+        new: &NewTenant,
+        found: Found,
+        (keys, properties): (&KeyRing, &properties::Sealed<'_>),
+    ) -> Result<Half, Error> {
+        let is_new = found.there.is_none();
+        let work = async {
+            if let Some(there) = found.there {
+                let stored = properties::read(bench.catalogue.connection(), keys, &new.name).await?;
+                self.same_request(new, &there, &stored)?;
+                return Ok((there.databases, stored));
+            }
+            let databases = self.named(new, &found.loads, &found.taken)?;
+            Ok((databases, properties.values.clone()))
         };
-        let server = place(Policy::of(&self.manifest.tenants), &loads(connection).await?, server.as_deref())?;
-        let databases = self.named(connection, &new.name, &server, self.shapes_of(new)?).await?;
-        let names: Vec<&str> = databases.iter().map(|database| database.database.as_str()).collect();
-        let connections: Vec<&str> = databases.iter().map(|database| database.connection.as_str()).collect();
-        let services: Vec<String> = databases.iter().map(|database| database.services.join(",")).collect();
-        connection
-            .execute(
-                "WITH t AS (INSERT INTO control.tenants (name, display_name, state, attempts) \
-                            VALUES ($1, $2, 'creating', 1) RETURNING name) \
-                 INSERT INTO control.tenant_databases (server, database, tenant, connection, services, state) \
-                 SELECT $3, g.database, t.name, g.connection, string_to_array(g.services, ','), 'requested' \
-                 FROM t, unnest($4::text[], $5::text[], $6::text[]) AS g (database, connection, services)",
-                &[
-                    (&new.name, Type::TEXT),
-                    (&new.display_name.as_deref().unwrap_or(&new.name), Type::TEXT),
-                    (&server, Type::TEXT),
-                    (&names, Type::TEXT_ARRAY),
-                    (&connections, Type::TEXT_ARRAY),
-                    (&services, Type::TEXT_ARRAY),
-                ],
-            )
-            .await
-            .map_err(|error| Error::postgres(format!("cannot store tenant {}", new.name), &error))?;
-        let values = properties::store(connection, &self.keys()?, &new.name, &new.properties).await?;
-        let names: Vec<_> = databases.iter().map(|database| (&database.database, &database.services)).collect();
-        let detail = serde_json::json!({
-            "server": server, "databases": names, "properties": new.properties.keys().collect::<Vec<_>>(),
-        });
-        catalogue.audit("tenant create", &new.name, &detail, self.options()).await?;
+        let (databases, values) = match Box::pin(work).await {
+            Ok(found) => found,
+            Err(error) => return bench.catalogue.end(Err(error)).await,
+        };
+        let written = if is_new {
+            // What tenants' databases are copied from is looked for in the meantime.
+            workshop.admins(bench, &databases).await;
+            let insert = self.insert(bench, new, &databases, (keys, properties));
+            let (written, _looked) = futures_util::future::join(insert, workshop.look_ahead(bench, &databases)).await;
+            written
+        } else {
+            bench.catalogue.end(Ok(())).await
+        };
+        written?;
         Ok(Half { name: new.name.clone(), databases, given: BTreeSet::new(), values })
     }
 
-    /// Names a tenant's databases, so that each is free in the solution.
-    async fn named(
+    /// Stores a new tenant with its databases and properties, and ends the transaction.
+    async fn insert(
         &self,
-        connection: &Connection,
-        tenant: &str,
-        server: &str,
-        shapes: Vec<(String, Shape)>,
-    ) -> Result<Vec<OwnDatabase>, Error> {
+        bench: &Bench,
+        new: &NewTenant,
+        databases: &[OwnDatabase],
+        (keys, properties): (&KeyRing, &properties::Sealed<'_>),
+    ) -> Result<(), Error> {
+        let catalogue = &bench.catalogue;
+        let connection = catalogue.connection();
+        let server = databases.first().map(|own| own.server.as_str()).unwrap_or_default();
+        let names: Vec<&str> = databases.iter().map(|database| database.database.as_str()).collect();
+        let connections: Vec<&str> = databases.iter().map(|database| database.connection.as_str()).collect();
+        let services: Vec<String> = databases.iter().map(|database| database.services.join(",")).collect();
+        let store = async {
+            connection
+                .execute(
+                    "WITH t AS (INSERT INTO control.tenants (name, display_name, state, attempts) \
+                                VALUES ($1, $2, 'creating', 1) RETURNING name) \
+                     INSERT INTO control.tenant_databases (server, database, tenant, connection, services, state) \
+                     SELECT $3, g.database, t.name, g.connection, string_to_array(g.services, ','), 'requested' \
+                     FROM t, unnest($4::text[], $5::text[], $6::text[]) AS g (database, connection, services)",
+                    &[
+                        (&new.name, Type::TEXT),
+                        (&new.display_name.as_deref().unwrap_or(&new.name), Type::TEXT),
+                        (&server, Type::TEXT),
+                        (&names, Type::TEXT_ARRAY),
+                        (&connections, Type::TEXT_ARRAY),
+                        (&services, Type::TEXT_ARRAY),
+                    ],
+                )
+                .await
+                .map_err(|error| Error::postgres(format!("cannot store tenant {}", new.name), &error))
+        };
+        let made: Vec<_> = databases.iter().map(|database| (&database.database, &database.services)).collect();
+        let detail = serde_json::json!({
+            "server": server, "databases": made, "properties": new.properties.keys().collect::<Vec<_>>(),
+        });
+        // Of the same cluster is what comes next, and waits for the disk: so nothing there is without its row.
+        let unhurried = server == self.manifest.control.server;
+        // After a statement that failed the commit is none, and the error of that statement says so.
+        let done = tokio::try_join!(
+            store,
+            properties::store(connection, keys, &new.name, properties),
+            catalogue.audit("tenant create", &new.name, &detail, self.options()),
+            catalogue.commit(unhurried),
+        );
+        match done {
+            Ok(_) => Ok(()),
+            Err(error) => catalogue.end(Err(error)).await,
+        }
+    }
+
+    /// The names that a tenant's databases may get: each with the one that it gets where that is taken.
+    fn names_for(&self, tenant: &str, shapes: &[(String, Shape)]) -> Vec<[String; 2]> {
         let solution = &self.manifest.solution.name;
-        let names: Vec<[String; 2]> =
-            shapes.iter().map(|(connection, _)| database_names(solution, connection, tenant)).collect();
+        shapes.iter().map(|(connection, _)| database_names(solution, connection, tenant)).collect()
+    }
+
+    /// Finds out which of these names are taken in the solution.
+    async fn taken(&self, connection: &Connection, names: &[[String; 2]]) -> Result<BTreeSet<String>, Error> {
         let all: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
         let rows = connection
             .query(
@@ -275,12 +358,28 @@ impl Solution {
         let mut taken: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
         taken.extend(self.manifest.services.iter().map(|service| service.database.clone()));
         taken.insert(self.manifest.control.database.clone());
+        Ok(taken)
+    }
+
+    /// Places a tenant's databases, and names them so that each is free in the solution.
+    fn named(
+        &self,
+        new: &NewTenant,
+        loads: &BTreeMap<String, Load>,
+        taken: &BTreeSet<String>,
+    ) -> Result<Vec<OwnDatabase>, Error> {
+        let Home::Own { server, .. } = &new.home else {
+            return Err(Error::new(ErrorKind::Failed, format!("tenant {} gets no databases of its own", new.name)));
+        };
+        let server = place(Policy::of(&self.manifest.tenants), loads, server.as_deref())?;
+        let shapes = self.shapes_of(new)?;
         let free = |names: [String; 2]| {
             let [short, long] = names;
             if taken.contains(&short) { long } else { short }
         };
+        let names = self.names_for(&new.name, &shapes);
         let databases = names.into_iter().zip(shapes).map(|(names, (connection, shape))| OwnDatabase {
-            server: server.to_owned(),
+            server: server.clone(),
             database: free(names),
             connection,
             services: shape.services().to_vec(),

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use pgfleet_migrate::{Observer, Options};
-use pgfleet_postgres::{Connection, Purpose, Type, connect, retry};
+use pgfleet_migrate::options::Durability;
+use pgfleet_migrate::{Observer, Options, Outcome};
+use pgfleet_postgres::{Address, Connection, Purpose, Type, connect, retry};
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 
@@ -63,6 +64,16 @@ pub(crate) struct Made {
     pub(crate) standings: Vec<Standing>,
 }
 
+/// What bringing a database to the files led to.
+struct Brought {
+    /// The print that it is at.
+    print: String,
+    /// Where its services stand.
+    standings: Vec<Standing>,
+    /// Whether something was done, so that all that was done in the cluster before is on disk.
+    on_disk: bool,
+}
+
 /// The connections of one who works on tenants: opened once, used for many of them.
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -92,10 +103,12 @@ impl Bench {
             _ => None,
         };
         let (catalogue, admin) = futures_util::future::try_join(solution.tenant_catalogue(), async {
-            match only {
-                Some(server) => Admin::open(solution, server).await.map(|admin| Some((server.to_owned(), admin))),
-                None => Ok(None),
-            }
+            let Some(server) = only else { return Ok(None) };
+            let admin = match solution.take_admin(server) {
+                Some(kept) => kept,
+                None => Admin::open(solution, server).await?,
+            };
+            Ok(Some((server.to_owned(), admin)))
         })
         .await?;
         Ok(Self { catalogue, admins: admin.into_iter().collect() })
@@ -181,11 +194,16 @@ impl Admin {
             return Err(Error::new(ErrorKind::Configuration, format!("there is no server `{server}` in the manifest"))
                 .hinted("a tenant's database is there: put the server back, or move the tenant before taking it out"));
         };
+        Self::connect(&found.admin, server).await
+    }
+
+    /// Connects to the server at this address.
+    pub(crate) async fn connect(address: &Address, server: &str) -> Result<Self, Error> {
         let failed = |error: &pgfleet_postgres::Error| {
             Error::postgres(format!("cannot work on the tenants' databases of server {server}"), error)
         };
         let purpose = Purpose::new("pgfleet tenant").setting("lock_timeout", "60s").setting("statement_timeout", "0");
-        let connection = connect(&found.admin, &purpose).await.map_err(|error| failed(&error))?;
+        let connection = connect(address, &purpose).await.map_err(|error| failed(&error))?;
         let identifier =
             pgfleet_postgres::identity::system_identifier(&connection).await.map_err(|error| failed(&error))?;
         Ok(Self { connection, identifier })
@@ -263,7 +281,8 @@ impl<'a> Workshop<'a> {
             self.read_again().await?;
             for (own, made) in half.databases.iter().zip(&mut made) {
                 let physical = made.physical.clone();
-                (made.print, made.standings) = self.bring(&half.name, own, physical, &half.values).await?;
+                let brought = self.bring(&half.name, own, physical, &half.values).await?;
+                (made.print, made.standings) = (brought.print, brought.standings);
             }
         }
         Err(Error::new(ErrorKind::Failed, format!("tenant {} cannot become active", half.name))
@@ -294,20 +313,44 @@ impl<'a> Workshop<'a> {
         values: &BTreeMap<String, String>,
     ) -> Result<Made, Error> {
         let shape = Shape::of(&self.solution.manifest, &own.services);
+        bench.admin(self.solution, &own.server).await?;
         let template = self.template(bench, &own.server, &shape).await?;
         let admin = bench.admin(self.solution, &own.server).await?;
         if let Some(oid) = own.oid {
             refuse_gone(admin, tenant, own, oid).await?;
         }
-        let copied = self.solution.copy_template(&admin.connection, &template, &shape, tenant, &own.database).await?;
+        let from = (&template, &shape);
+        let copied = self.solution.copy(&admin.connection, from, tenant, &own.database, true).await?;
         let physical = Physical {
             system_identifier: admin.identifier.clone(),
             database: own.database.clone(),
             oid: copied.oid,
             server_version: admin.connection.server_version(),
         };
-        let (print, standings) = self.bring(tenant, own, physical.clone(), values).await?;
+        let brought = self.bring(tenant, own, physical.clone(), values).await?;
+        if !brought.on_disk && !self.activation_covers(&own.server) {
+            // That it is open, and for whom, waited for what would be done in it.
+            pgfleet_migrate::run::flush(&admin.connection).await.map_err(|error| {
+                Error::postgres(format!("cannot make database {} of tenant {tenant}", own.database), &error)
+            })?;
+        }
+        let Brought { print, standings, .. } = brought;
         Ok(Made { physical, bytes: template.bytes, print, standings })
+    }
+
+    /// Connects to the servers of databases that are about to be made; what fails is told when they are.
+    pub(crate) async fn admins(&self, bench: &mut Bench, databases: &[OwnDatabase]) {
+        for own in databases {
+            let _told_later = bench.admin(self.solution, &own.server).await;
+        }
+    }
+
+    /// Looks for the templates of databases that are about to be made; what fails is told when they are.
+    pub(crate) async fn look_ahead(&self, bench: &Bench, databases: &[OwnDatabase]) {
+        for own in databases {
+            let shape = Shape::of(&self.solution.manifest, &own.services);
+            let _told_later = self.template(bench, &own.server, &shape).await;
+        }
     }
 
     /// Returns the template of a shape, at the head of the files: looked for on the server once.
@@ -319,73 +362,109 @@ impl<'a> Workshop<'a> {
             return Ok(template.clone());
         }
         let plans = self.plans();
-        let made = self.solution.ensure_template(&bench.catalogue, server, shape, &plans, &self.observer);
-        let template = Box::pin(made).await?;
+        let (catalogue, place) = (&bench.catalogue, (server, shape));
+        let template = match bench.admins.get(server) {
+            Some(admin) => {
+                let admin = &admin.connection;
+                let made = self.solution.ensure_template_by(catalogue, admin, place, &plans, &self.observer);
+                Box::pin(made).await?
+            }
+            None => Box::pin(self.solution.ensure_template(catalogue, server, shape, &plans, &self.observer)).await?,
+        };
         known.insert(key, template.clone());
         Ok(template)
     }
 
-    /// Migrates and seeds each service in a tenant's database; returns the print that it is at then.
+    /// Whether what is done on a server is on disk when a tenant is active: the control database is in the same
+    /// cluster, and the commit that makes the tenant active waits for the disk.
+    fn activation_covers(&self, server: &str) -> bool {
+        self.solution.manifest.control.server == server
+    }
+
+    /// Migrates and seeds each service in a tenant's database.
     async fn bring(
         &self,
         tenant: &str,
         own: &OwnDatabase,
         physical: Physical,
         values: &BTreeMap<String, String>,
-    ) -> Result<(String, Vec<Standing>), Error> {
+    ) -> Result<Brought, Error> {
         let plans = self.plans();
         let mut target = FleetTarget::on(TargetKind::Tenant, &own.server, &own.database, tenant, &own.services);
         target.physical = Some(physical);
-        let mut standings = Vec::with_capacity(own.services.len());
-        for service in &own.services {
-            let job = self.solution.job(&plans, &target, service, values)?;
-            let reports = fleet::run_all(vec![job], Work::Migrate, &self.options, 1, self.observer.clone()).await;
-            for report in reports {
-                if let Err(error) = &report.result {
-                    let message = format!("cannot migrate and seed {}", target.name(service));
-                    return Err(Error::of_run(message, error));
-                }
-                let print = plans.get(service).map(|plan| plan.print.as_str());
-                standings.push(Standing::of(&target, &report, print));
-            }
-        }
         let print = plans.prints().of(own.services.iter().map(String::as_str)).ok_or_else(|| {
             Error::new(ErrorKind::Failed, format!("there is no plan for all services of {}", own.database))
         })?;
-        Ok((print, standings))
+        let mut brought = Brought { print, standings: Vec::with_capacity(own.services.len()), on_disk: false };
+        for service in &own.services {
+            let job = self.solution.job(&plans, &target, service, values)?;
+            // Where there are seeds there is something to do in a new database.
+            let lock_first = job.path.sets().iter().any(|set| !set.seeds.files.is_empty());
+            let mut options = Options { lock_first, ..self.options.clone() };
+            if self.activation_covers(&own.server) && options.durability == Durability::Run {
+                options.durability = Durability::Later;
+            }
+            let reports = fleet::run_all(vec![job], Work::Migrate, &options, 1, self.observer.clone()).await;
+            for report in reports {
+                match &report.result {
+                    Err(error) => {
+                        let message = format!("cannot migrate and seed {}", target.name(service));
+                        return Err(Error::of_run(message, error));
+                    }
+                    // What a run does is on disk when it is done, and what was done before it with it.
+                    Ok(done) => {
+                        brought.on_disk |= done.outcome == Outcome::Applied && options.durability != Durability::Later;
+                    }
+                }
+                let print = plans.get(service).map(|plan| plan.print.as_str());
+                brought.standings.push(Standing::of(&target, &report, print));
+            }
+        }
+        Ok(brought)
     }
 
     /// Makes a tenant active, in one transaction, when its databases are at the head of this moment;
     /// says whether they are. `to` may be that it is disabled, as it was before it was deleted.
     async fn activate(&self, bench: &Bench, half: &Half, made: &[Made], to: TenantState) -> Result<bool, Error> {
         let catalogue = &bench.catalogue;
-        catalogue.begin().await?;
+        let connection = catalogue.connection();
         let work = async {
-            if !self.is_head(catalogue.connection(), half, made).await? {
+            let sharing = self.solution.sharing()?;
+            let ((), is_head, (), known, missing) = tokio::try_join!(
+                catalogue.begin(),
+                self.is_head(connection, half, made),
+                self.open_all(connection, half, made),
+                set_state(connection, &half.name, to),
+                sharing.missing(connection, &half.name),
+            )?;
+            if !is_head {
                 return Ok(false);
             }
-            self.open_all(catalogue, half, made).await?;
-            let standings: Vec<Standing> = made.iter().flat_map(|made| made.standings.clone()).collect();
-            catalogue.record_standings(&standings).await?;
-            let known = execute(
-                catalogue.connection(),
-                "UPDATE control.tenants SET state = $2, error = NULL, updated_at = now() WHERE name = $1 AND NOT moving",
-                &[(&half.name, Type::TEXT), (&to.word(), Type::TEXT)],
-            )
-            .await?;
             if known == 0 {
                 let message = format!("tenant {} is being moved, or is gone", half.name);
                 return Err(Error::new(ErrorKind::Failed, message)
                     .hinted(format!("look: pgfleet tenant move {} --status", half.name)));
             }
+            let shared = sharing.sealed(self.solution, &missing)?;
+            let standings: Vec<Standing> = made.iter().flat_map(|made| made.standings.clone()).collect();
             let names: Vec<&str> = half.databases.iter().map(|own| own.database.as_str()).collect();
             let detail = serde_json::json!({ "databases": names });
             let action = format!("tenant {}", to.word());
-            catalogue.audit(&action, &half.name, &detail, self.solution.options()).await?;
+            // After a statement that failed the commit is none, and the error of that statement says so.
+            tokio::try_join!(
+                shared.store(connection),
+                catalogue.record_standings(&standings),
+                catalogue.audit(&action, &half.name, &detail, self.solution.options()),
+                catalogue.commit(false),
+            )?;
             Ok(true)
         };
-        let result = Box::pin(work).await;
-        catalogue.end(result).await
+        match Box::pin(work).await {
+            Ok(true) => Ok(true),
+            // Nothing of it stays.
+            Ok(false) => catalogue.roll_back().await.map(|()| false),
+            Err(error) => catalogue.end(Err(error)).await,
+        }
     }
 
     /// Compares the databases with the templates as they are now.
@@ -411,29 +490,24 @@ impl<'a> Workshop<'a> {
     }
 
     /// Stores the strings that lead to a tenant's databases, and that those are open.
-    async fn open_all(&self, catalogue: &Catalogue, half: &Half, made: &[Made]) -> Result<(), Error> {
-        let connection = catalogue.connection();
+    async fn open_all(&self, connection: &Connection, half: &Half, made: &[Made]) -> Result<(), Error> {
         let keys = self.solution.keys()?;
-        for (own, made) in half.databases.iter().zip(made) {
-            if !half.given.contains(&own.connection) {
-                let (string, tried) = self.string_to(&half.name, own, &made.physical)?;
-                store(connection, &keys, &half.name, &string, &tried, Choices::default(), &own.server).await?;
-            }
-            execute(
-                connection,
-                "UPDATE control.tenant_databases SET state = 'open', system_identifier = $3, database_oid = $4, \
-                   bytes = $5, closed_at = NULL, drop_after = NULL WHERE server = $1 AND database = $2",
-                &[
-                    (&own.server, Type::TEXT),
-                    (&own.database, Type::TEXT),
-                    (&made.physical.system_identifier, Type::TEXT),
-                    (&made.physical.oid, Type::OID),
-                    (&made.bytes, Type::INT8),
-                ],
-            )
-            .await?;
-        }
-        self.solution.share_missing(connection, &half.name).await
+        let each = half.databases.iter().zip(made).map(|(own, made)| {
+            let given = half.given.contains(&own.connection);
+            let string = if given { None } else { Some(self.string_to(&half.name, own, &made.physical)?) };
+            Ok::<_, Error>((own, made, string))
+        });
+        let all = each.collect::<Result<Vec<_>, Error>>()?;
+        let stores = all.iter().map(|(own, made, string)| {
+            let keys = &keys;
+            let stored = async move {
+                let Some((string, tried)) = string else { return Ok(()) };
+                store(connection, keys, &half.name, string, tried, Choices::default(), &own.server).await
+            };
+            futures_util::future::try_join(stored, set_open(connection, own, made))
+        });
+        futures_util::future::try_join_all(stores).await?;
+        Ok(())
     }
 
     /// Makes the string that leads to a tenant's own database.
@@ -546,6 +620,33 @@ async fn refuse_gone(admin: &Admin, tenant: &str, own: &OwnDatabase, oid: u32) -
     Err(Error::new(ErrorKind::Failed, format!("database {} of tenant {tenant} is gone", own.database))
         .cause(why)
         .hinted("restore it from a backup; or make an empty one: pgfleet tenant mend --make"))
+}
+
+/// Brings a tenant that is not being moved into a state; says how many there are.
+async fn set_state(connection: &Connection, tenant: &str, to: TenantState) -> Result<u64, Error> {
+    execute(
+        connection,
+        "UPDATE control.tenants SET state = $2, error = NULL, updated_at = now() WHERE name = $1 AND NOT moving",
+        &[(&tenant, Type::TEXT), (&to.word(), Type::TEXT)],
+    )
+    .await
+}
+
+/// Notes that a database is open, and which one it is.
+async fn set_open(connection: &Connection, own: &OwnDatabase, made: &Made) -> Result<u64, Error> {
+    execute(
+        connection,
+        "UPDATE control.tenant_databases SET state = 'open', system_identifier = $3, database_oid = $4, \
+           bytes = $5, closed_at = NULL, drop_after = NULL WHERE server = $1 AND database = $2",
+        &[
+            (&own.server, Type::TEXT),
+            (&own.database, Type::TEXT),
+            (&made.physical.system_identifier, Type::TEXT),
+            (&made.physical.oid, Type::OID),
+            (&made.bytes, Type::INT8),
+        ],
+    )
+    .await
 }
 
 /// Notes why making a tenant failed.

@@ -30,6 +30,7 @@ use crate::standing::Standing;
 pub(crate) use check::shown;
 pub use create::{Home, NewTenant};
 pub use guests::GuestReport;
+pub(crate) use life::Admin;
 pub use orphans::{Finding, Kind, Mending};
 pub use remove::{Dropped, Keep, Removed};
 pub(crate) use verbs::lock;

@@ -30,38 +30,56 @@ pub(super) fn check(properties: &BTreeMap<String, SecretString>) -> Result<(), E
     Ok(())
 }
 
+/// A tenant's properties, ready to be stored.
+pub(super) struct Sealed<'a> {
+    names: Vec<&'a str>,
+    texts: Vec<Vec<u8>>,
+    /// As its seeds are given them.
+    pub(super) values: BTreeMap<String, String>,
+}
+
+/// Seals a tenant's properties. Hashing a password takes its time, so this is done before a transaction.
+pub(super) fn seal<'a>(
+    keys: &KeyRing,
+    tenant: &str,
+    properties: &'a BTreeMap<String, SecretString>,
+) -> Result<Sealed<'a>, Error> {
+    let mut sealed = Sealed { names: Vec::new(), texts: Vec::new(), values: BTreeMap::new() };
+    for (name, value) in properties {
+        let value =
+            if is_password(name) { SecretString::from(vault::argon2id(value.expose_secret())?) } else { value.clone() };
+        sealed.texts.push(keys.seal(&value, &property_context(tenant, name))?);
+        sealed.values.insert(name.clone(), value.expose_secret().to_owned());
+        sealed.names.push(name.as_str());
+    }
+    Ok(sealed)
+}
+
 /// Stores a tenant's properties; the transaction is the caller's.
 pub(super) async fn store(
     connection: &Connection,
     keys: &KeyRing,
     tenant: &str,
-    properties: &BTreeMap<String, SecretString>,
-) -> Result<BTreeMap<String, String>, Error> {
-    let (mut names, mut sealed, mut values) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for (name, value) in properties {
-        let value =
-            if is_password(name) { SecretString::from(vault::argon2id(value.expose_secret())?) } else { value.clone() };
-        sealed.push(keys.seal(&value, &property_context(tenant, name))?);
-        values.insert(name.clone(), value.expose_secret().to_owned());
-        names.push(name.as_str());
+    sealed: &Sealed<'_>,
+) -> Result<(), Error> {
+    if sealed.names.is_empty() {
+        return Ok(());
     }
-    if !names.is_empty() {
-        connection
-            .execute(
-                "INSERT INTO control.tenant_properties (tenant, name, key_id, sealed) \
-                 SELECT $1, g.name, $2, g.sealed FROM unnest($3::text[], $4::bytea[]) AS g (name, sealed) \
-                 ON CONFLICT (tenant, name) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed",
-                &[
-                    (&tenant, Type::TEXT),
-                    (&keys.id(), Type::TEXT),
-                    (&names, Type::TEXT_ARRAY),
-                    (&sealed, Type::BYTEA_ARRAY),
-                ],
-            )
-            .await
-            .map_err(|error| Error::postgres("cannot store the tenant's properties", &error))?;
-    }
-    Ok(values)
+    connection
+        .execute(
+            "INSERT INTO control.tenant_properties (tenant, name, key_id, sealed) \
+             SELECT $1, g.name, $2, g.sealed FROM unnest($3::text[], $4::bytea[]) AS g (name, sealed) \
+             ON CONFLICT (tenant, name) DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed",
+            &[
+                (&tenant, Type::TEXT),
+                (&keys.id(), Type::TEXT),
+                (&sealed.names, Type::TEXT_ARRAY),
+                (&sealed.texts, Type::BYTEA_ARRAY),
+            ],
+        )
+        .await
+        .map_err(|error| Error::postgres("cannot store the tenant's properties", &error))?;
+    Ok(())
 }
 
 /// Reads a tenant's properties, as its seeds are given them.

@@ -82,14 +82,15 @@ impl Solution {
         let failed = |error: &pgfleet_postgres::Error| Error::postgres("cannot read the tenants", error);
         let values: &[(&(dyn ToSql + Sync), Type)] = &[(&only, Type::TEXT)];
         let (tenants, strings, databases) = (tenants_sql(), strings_sql(), databases_sql());
-        let (tenants, strings, databases, properties) = futures_util::future::try_join4(
+        let rows = futures_util::future::try_join4(
             connection.query(&tenants, values),
             connection.query(&strings, values),
             connection.query(&databases, values),
             connection.query(PROPERTIES, values),
-        )
-        .await
-        .map_err(|error| failed(&error))?;
+        );
+        let rows = async { rows.await.map_err(|error| failed(&error)) };
+        let ((tenants, strings, databases, properties), standings) =
+            futures_util::future::try_join(rows, standing::read(connection, only)).await?;
         let mut tenants: Vec<Tenant> = tenants.iter().map(tenant_of).collect::<Result<_, _>>()?;
         let strings: Vec<(String, TenantString)> = strings.iter().map(string_of).collect();
         let same = Same::of(&strings);
@@ -107,7 +108,7 @@ impl Solution {
             given.entry(row.get(0)).or_default().push(row.get(1));
         }
         let mut stand: BTreeMap<String, Vec<Standing>> = BTreeMap::new();
-        for standing in standing::read(connection, only).await? {
+        for standing in standings {
             stand.entry(standing.tenant.clone()).or_default().push(standing);
         }
         let readable: Vec<_> = tenant_services(&self.manifest)

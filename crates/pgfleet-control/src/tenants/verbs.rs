@@ -100,6 +100,8 @@ impl Solution {
             return Err(Error::new(ErrorKind::Configuration, "one connection is given two strings"));
         }
         let tried = self.try_all(name, strings, &names, choices, observer).await?;
+        let keys = self.keys()?;
+        let properties = properties::seal(&keys, name, &new.properties)?;
         catalogue.begin().await?;
         let work = async {
             let connection = catalogue.connection();
@@ -114,7 +116,7 @@ impl Solution {
             if made == 0 {
                 return Err(taken());
             }
-            properties::store(connection, &self.keys()?, name, &new.properties).await?;
+            properties::store(connection, &keys, name, &properties).await?;
             self.store_all(connection, name, strings, &tried, choices).await?;
             let strings: Vec<_> =
                 strings.iter().zip(&tried).map(|(string, tried)| (&string.connection, &tried.shown)).collect();

@@ -17,7 +17,8 @@ use crate::talk::{Progress, counted, human};
 
 pub(super) async fn run(context: &Context, arguments: TenantCreate) -> Result<Exit, CommandError> {
     let names = names(&arguments)?;
-    let solution = context.open().await?;
+    let copies = arguments.connection.is_empty() && !arguments.no_database;
+    let solution = if copies { context.open_to_copy().await? } else { context.open().await? };
     let known = connections::names(&solution.manifest);
     let mut strings = Vec::with_capacity(arguments.connection.len());
     for given in &arguments.connection {
