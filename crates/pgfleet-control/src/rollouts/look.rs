@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use pgfleet_migrate::{Observer, Options, Outcome};
+use pgfleet_migrate::{Observer, Options, Outcome, Report};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -14,7 +14,6 @@ use crate::error::Error;
 use crate::fleet::{Work, work_on};
 use crate::solution::Solution;
 use crate::targets::FleetTarget;
-use crate::tenants::properties;
 
 /// How many findings are kept in words.
 const SHOWN: usize = 100;
@@ -54,8 +53,8 @@ impl Solution {
         let every = ask.recheck || !what.reaches_head();
         let known = self.stale_tenants(&catalogue, &prints, self.manifest.tenants.verify_after).await?;
         let targets = self.tenants_to_do(&catalogue, &prints, &what, every).await?;
-        let tenants: Vec<&str> = targets.iter().map(|target| target.tenant.as_str()).collect();
-        let values = properties::read_all(catalogue.connection(), &self.keys()?, &tenants).await?;
+        let values = Arc::new(self.values_of(&catalogue, &targets).await?);
+        let reaches_head = what.reaches_head();
         catalogue.close().await;
         let concurrency = ask.concurrency.unwrap_or(self.manifest.rollouts.concurrency) as usize;
         let mut looked = Looked { targets: known.targets, ..Looked::default() };
@@ -73,27 +72,33 @@ impl Solution {
                 looked.take(tasks.join_next().await);
             }
             let Some(target) = by_place.remove(&(planned.server.clone(), planned.database)) else { continue };
-            let values = values.get(&target.tenant).cloned().unwrap_or_default();
+            let values = values.clone();
             let (solution, plans, options, observer) = (self.clone(), plans.clone(), options.clone(), observer.clone());
             let permit = permits[&planned.server].clone();
             tasks.spawn(async move {
                 let _permit = permit.acquire_owned().await;
                 let mut found = Vec::new();
+                let none = BTreeMap::new();
                 for service in &target.services {
-                    found.push(match solution.job(&plans, &target, service, &values) {
+                    let own = values.get(&target.tenant).unwrap_or(&none);
+                    found.push(match solution.job(&plans, &target, service, own) {
                         Err(error) => Finding::Blocked(error.to_string()),
                         Ok(job) => match work_on(&job, &Work::Migrate, &options, &*observer).await {
                             Err(error) => Finding::Blocked(super::target::one_line(&error)),
-                            Ok(report) if report.outcome == Outcome::Pending => Finding::Pending(format!(
-                                "{}: {} pending, {} to seed; at {}",
-                                report.target,
-                                report.pending.len(),
-                                report.pending_seeds.len(),
-                                report.to.as_deref().unwrap_or("nothing applied")
-                            )),
-                            Ok(_) => Finding::Current,
+                            Ok(report) => Finding::of(&report, report.outcome == Outcome::Pending),
                         },
                     });
+                    if !reaches_head {
+                        continue;
+                    }
+                    // What is pending in the schema is found once; its seeds are each tenant's own.
+                    let how = (&options, &observer);
+                    for sharer in solution.look_at_sharers(&plans, &target, service, &values, how).await {
+                        found.push(match sharer {
+                            Err(error) => Finding::Blocked(super::target::one_line_of(&error)),
+                            Ok(report) => Finding::of(&report, !report.pending_seeds.is_empty()),
+                        });
+                    }
                 }
                 found
             });
@@ -111,6 +116,21 @@ enum Finding {
     Current,
     Pending(String),
     Blocked(String),
+}
+
+impl Finding {
+    fn of(report: &Report, is_pending: bool) -> Self {
+        if !is_pending {
+            return Self::Current;
+        }
+        Self::Pending(format!(
+            "{}: {} pending, {} to seed; at {}",
+            report.target,
+            report.pending.len(),
+            report.pending_seeds.len(),
+            report.to.as_deref().unwrap_or("nothing applied")
+        ))
+    }
 }
 
 impl Looked {

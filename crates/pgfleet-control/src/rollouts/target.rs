@@ -322,3 +322,10 @@ pub(super) fn one_line(error: &MigrateError) -> String {
     let text = format!("{error}: {cause}{place}");
     text.lines().next().unwrap_or_default().to_owned()
 }
+
+/// Likewise of an error of ours.
+pub(super) fn one_line_of(error: &Error) -> String {
+    let cause = error.causes().first().map(String::as_str).unwrap_or_default();
+    let text = if cause.is_empty() { error.to_string() } else { format!("{error}: {cause}") };
+    text.lines().next().unwrap_or_default().to_owned()
+}

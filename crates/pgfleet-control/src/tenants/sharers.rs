@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgfleet_migrate::{Observer, Options, Outcome, Report};
+use pgfleet_migrate::{Observer, Options, Outcome, Report, run};
 
 use super::properties;
 use crate::catalogue::Catalogue;
@@ -66,6 +66,34 @@ impl Solution {
             }
         }
         Ok(())
+    }
+
+    /// Looks, and changes nothing, which seeds of a service would run in a database for its tenants but the
+    /// first.
+    pub(crate) async fn look_at_sharers(
+        &self,
+        plans: &Plans,
+        target: &FleetTarget,
+        service: &str,
+        values: &Values,
+        (options, observer): (&Options, &Arc<dyn Observer>),
+    ) -> Vec<Result<Report, Error>> {
+        let mut looked = Vec::with_capacity(target.shared_with.len());
+        if target.kind != TargetKind::Tenant {
+            return looked;
+        }
+        let options =
+            run::looking(&Options { dry_run: false, to: None, set: None, announcer: None, ..options.clone() });
+        for tenant in &target.shared_with {
+            looked.push(match self.sharer_job(plans, target, service, tenant, values) {
+                Err(error) => Err(error),
+                // What its program has in it is among the files, and nobody needs to start it for a look.
+                Ok(job) => run::seed(&job.target, &job.path, &options, &**observer)
+                    .await
+                    .map_err(|error| Error::of_run(format!("cannot look at {}", job.target.name), &error)),
+            });
+        }
+        looked
     }
 
     fn sharer_job(

@@ -80,6 +80,40 @@ async fn each_tenant_of_a_database_is_seeded_once_with_its_own_properties() {
 }
 
 #[tokio::test]
+async fn a_look_counts_the_seeds_of_each_tenant_of_a_database() {
+    let town = town(15, Admin::Superuser, TWO).await;
+    seed(&town, "trip", "3_admin.sql", "insert into things (name) values ('admin of ' || :'tenant')");
+    let solution = town.open().await;
+    let made = create(&solution, own("bolt")).await.unwrap();
+    let bolt = made.tenant.databases[0].database.clone();
+    let shared = Choices { check: true, shared: true };
+    for tenant in ["acme", "core"] {
+        solution.create_tenant(tenant, None, &[string("", format!("dbname={bolt}"))], shared, &silent()).await.unwrap();
+    }
+    let look = async || {
+        let solution = Arc::new(town.open().await);
+        let options = solution.options().clone();
+        solution.look_at_tenants(&Ask::default(), &options, &silent()).await.unwrap()
+    };
+    assert!(roll_out(&town).await);
+    let looked = look().await;
+    assert_eq!((looked.pending, looked.blocked), (0, 0), "{looked:?}");
+    seed(&town, "trip", "5_new.sql", "insert into things (name) values ('new ' || :'tenant')");
+    let looked = look().await;
+    assert_eq!((looked.pending, looked.blocked), (3, 0), "{looked:?}");
+    for tenant in ["acme", "bolt", "core"] {
+        let of_it = |text: &&String| text.contains(&format!("/{tenant}: 0 pending, 1 to seed"));
+        assert_eq!(looked.findings.iter().filter(of_it).count(), 1, "{looked:?}");
+    }
+    // A look changes nothing.
+    let new = "select name from trips.things where name like 'new %' order by name";
+    assert!(column(&town.superuser(&bolt).await, new).await.is_empty());
+    assert!(roll_out(&town).await);
+    assert_eq!(column(&town.superuser(&bolt).await, new).await, ["new acme", "new bolt", "new core"]);
+    assert_eq!(look().await.pending, 0);
+}
+
+#[tokio::test]
 async fn tenants_without_a_database_are_each_seeded_in_the_services_own() {
     let town = town(15, Admin::Superuser, TWO).await;
     let properties = "[seeds.properties]\nadmin_email = \"host\"\n";
