@@ -10,9 +10,11 @@ use pgfleet_postgres::{Connection, Type};
 use pgfleet_sql::checksum::raw_hash;
 use secrecy::SecretString;
 
-use super::life::{Bench, Half, Workshop};
+use super::bench::Bench;
+use super::life::Half;
 use super::placement::{Load, Policy, loads, place};
 use super::verbs::lock;
+use super::workshop::Workshop;
 use super::{Choices, Done, NewString, OwnDatabase, Tenant, TenantState, name_mistake, properties, unknown};
 use crate::catalogue::Catalogue;
 use crate::connections::tenant_services;

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use pgfleet_migrate::{Observer, Options};
 
 use super::TenantState;
-use super::life::Bench;
+use super::bench::Bench;
 use super::sharers::Values;
 use crate::connections::tenant_services;
 use crate::error::{Error, ErrorKind};

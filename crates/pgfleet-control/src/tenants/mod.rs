@@ -4,6 +4,8 @@
 //! the solution's key, the copies that services read under keys of their own, and a row in the audit.
 //! Strings are tried before they are stored, so what stands there has led somewhere once.
 
+mod activation;
+mod bench;
 mod check;
 mod create;
 mod guests;
@@ -18,6 +20,7 @@ mod replaced;
 pub(crate) mod sharers;
 mod unseen;
 mod verbs;
+mod workshop;
 
 use pgfleet_postgres::Address;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -27,10 +30,10 @@ use crate::error::{Error, ErrorKind};
 use crate::physical::Physical;
 use crate::standing::Standing;
 
+pub(crate) use bench::Admin;
 pub(crate) use check::shown;
 pub use create::{Home, NewTenant};
 pub use guests::GuestReport;
-pub(crate) use life::Admin;
 pub use orphans::{Finding, Kind, Mending};
 pub use remove::{Dropped, Keep, Removed};
 pub(crate) use verbs::lock;

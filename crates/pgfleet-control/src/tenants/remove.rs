@@ -11,9 +11,11 @@ use pgfleet_migrate::Observer;
 use pgfleet_postgres::{Connection, Type, quote_ident, quote_literal};
 use serde::Serialize;
 
-use super::life::{Bench, Half, Workshop};
+use super::bench::Bench;
+use super::life::Half;
 use super::read::UTC;
 use super::verbs::{execute, lock, touch};
+use super::workshop::Workshop;
 use super::{Done, OwnDatabase, Tenant, TenantState, properties, replaced};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use pgfleet_migrate::Observer;
 use pgfleet_postgres::{Connection, Row, Type};
 
-use super::life::{Bench, Half, Workshop};
+use super::bench::Bench;
+use super::life::Half;
 use super::remove::Closed;
 use super::verbs::{execute, lock, touch};
+use super::workshop::Workshop;
 use super::{Done, Keep, OwnDatabase, Tenant, TenantState, properties};
 use crate::catalogue::Catalogue;
 use crate::error::Error;

@@ -14,7 +14,7 @@ use pgfleet_migrate::Observer;
 use serde::Serialize;
 
 use super::Tenant;
-use super::life::Bench;
+use super::bench::Bench;
 use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::solution::Solution;
