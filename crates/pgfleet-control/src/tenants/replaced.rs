@@ -11,8 +11,8 @@ use pgfleet_migrate::Observer;
 use pgfleet_postgres::{Connection, Row, Type};
 
 use super::bench::Bench;
+use super::closing::Closed;
 use super::life::Half;
-use super::remove::Closed;
 use super::verbs::{execute, lock, touch};
 use super::workshop::Workshop;
 use super::{Done, Keep, OwnDatabase, Tenant, TenantState, properties};

@@ -9,8 +9,9 @@ use super::{Finding, Kind, Mender};
 use crate::error::Error;
 use crate::physical::Physical;
 use crate::templates::{self, Shape};
+use crate::tenants::closing::close;
+use crate::tenants::dropping::{drop_marked, forget};
 use crate::tenants::life::Half;
-use crate::tenants::remove::{close, drop_marked, forget};
 use crate::tenants::workshop::Workshop;
 use crate::tenants::{OwnDatabase, Tenant, TenantState};
 

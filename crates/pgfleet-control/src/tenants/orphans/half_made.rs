@@ -2,7 +2,7 @@
 
 use super::{Finding, Kind, Mender};
 use crate::error::Error;
-use crate::tenants::remove::due;
+use crate::tenants::dropping::due;
 use crate::tenants::{Keep, Tenant, TenantState};
 
 impl Mender<'_> {
