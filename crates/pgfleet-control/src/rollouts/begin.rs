@@ -3,23 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgfleet_migrate::{Observer, Options, Outcome};
+use pgfleet_migrate::{Observer, Options};
 use pgfleet_postgres::Type;
-use serde::Serialize;
 
-use super::plan::{HOSTS, Planned, Spread};
+use super::plan::Planned;
 use super::read::{Rollout, unfinished};
+use super::survey::{Draft, Survey};
 use super::{RolloutState, What, failed};
 use crate::bundle::Bundle;
 use crate::catalogue::Catalogue;
-use crate::connections::tenant_services;
 use crate::error::{Error, ErrorKind};
-use crate::fleet::{self, TargetReport, Work};
-use crate::manifest::Service;
-use crate::plans::{Plans, Prints};
+use crate::plans::Plans;
 use crate::roles::Login;
-use crate::solution::{Solution, not_provisioned};
-use crate::targets::{FleetTarget, TargetKind};
+use crate::solution::Solution;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -61,87 +57,7 @@ pub enum Begun {
     },
 }
 
-/// What was found before anything is written.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
-enum Survey {
-    NoTenants,
-    Current {
-        targets: usize,
-    },
-    /// A rollout is not over; what is asked for may be something else.
-    Unfinished {
-        rollout: Rollout,
-        what: What,
-        plans: Plans,
-    },
-    Draft(Box<Draft>),
-}
-
-/// A rollout that is not written down yet.
-struct Draft {
-    what: What,
-    plans: Plans,
-    planned: Vec<Planned>,
-    /// Whether a service's own database is not there.
-    missing: bool,
-}
-
-/// What a rollout would do.
-#[derive(Debug, Default, Serialize)]
-pub struct Outlook {
-    /// The rollout that is not over.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unfinished: Option<Rollout>,
-    /// The waves of the one that would be made.
-    pub waves: Vec<Wave>,
-    /// How many pairs of service and tenant are known to be where they should be; none when something is
-    /// to be done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub current: Option<usize>,
-}
-
-/// A wave of a rollout.
-#[derive(Debug, Serialize)]
-pub struct Wave {
-    /// Its number.
-    pub wave: i32,
-    /// What is in it.
-    pub kind: TargetKind,
-    /// How many databases.
-    pub targets: usize,
-}
-
 impl Solution {
-    /// Finds out what a rollout would do, and changes nothing; none when no tenant has a database of its
-    /// own that was asked for.
-    ///
-    /// # Errors
-    ///
-    /// As [`begin_rollout`](Self::begin_rollout), but a rollout that is not over is none.
-    pub async fn outlook(
-        &self,
-        ask: &Ask,
-        options: &Options,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<Option<Outlook>, Error> {
-        let Some(catalogue) = self.catalogue_if_any().await? else { return Ok(None) };
-        let found = Box::pin(self.survey(&catalogue, ask, options, observer)).await;
-        catalogue.close().await;
-        Ok(match found? {
-            Survey::NoTenants => None,
-            Survey::Current { targets } => Some(Outlook { current: Some(targets), ..Outlook::default() }),
-            Survey::Unfinished { rollout, .. } => Some(Outlook { unfinished: Some(rollout), ..Outlook::default() }),
-            Survey::Draft(draft) => {
-                let mut waves: BTreeMap<(i32, TargetKind), usize> = BTreeMap::new();
-                for target in &draft.planned {
-                    *waves.entry((target.wave, target.kind)).or_default() += 1;
-                }
-                let wave = |((wave, kind), targets)| Wave { wave, kind, targets };
-                Some(Outlook { waves: waves.into_iter().map(wave).collect(), ..Outlook::default() })
-            }
-        })
-    }
-
     /// Finds out what is to be done in tenants' databases, and makes a rollout for it where there is
     /// something; or finds the one that somebody began.
     ///
@@ -213,162 +129,6 @@ impl Solution {
                 None => self.nothing_to_do(catalogue, &plans.prints()).await,
             },
         }
-    }
-
-    /// Finds out what there is to do, and changes nothing.
-    async fn survey(
-        &self,
-        catalogue: &Catalogue,
-        ask: &Ask,
-        options: &Options,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<Survey, Error> {
-        self.services(&ask.services)?;
-        self.refuse_without_database(&ask.tenants).await?;
-        let there = unfinished(catalogue).await?;
-        if there.is_none() {
-            let of_tenants = tenant_services(&self.manifest)
-                .any(|service| ask.services.is_empty() || ask.services.contains(&service.name));
-            if !of_tenants || !has_strings(catalogue, &ask.tenants).await? {
-                return Ok(Survey::NoTenants);
-            }
-        }
-        let mut plans = None;
-        let mut prints = self.prints(&[])?;
-        if prints.all().is_none() {
-            let found = self.plans(&[], observer).await?;
-            prints = found.prints();
-            plans = Some(found);
-        }
-        let mut what = self.what(ask, options, &prints);
-        if let Some(rollout) = there {
-            let plans = self.plans_for_work(plans, observer).await?;
-            what.prints = self.what(ask, options, &plans.prints()).prints;
-            return Ok(Survey::Unfinished { rollout, what, plans });
-        }
-        // Where everybody is to be seeded, nobody is where he should be.
-        let every = ask.recheck || !what.reaches_head() || self.manifest.tenants.always_seed;
-        let tenants = self.tenants_to_do(catalogue, &prints, &what, every).await?;
-        if tenants.is_empty() {
-            return Ok(match self.nothing_to_do(catalogue, &prints).await? {
-                Begun::Current { targets } if targets > 0 => Survey::Current { targets },
-                _ => Survey::NoTenants,
-            });
-        }
-        let plans = self.plans_for_work(plans, observer).await?;
-        what.prints = self.what(ask, options, &plans.prints()).prints;
-        let mut planned = Vec::new();
-        let mut missing = false;
-        if what.tenants.is_empty() {
-            let known = |service: &&Service| self.address(service, Login::Migrator).is_ok();
-            if self.services(&what.services)?.iter().all(known) {
-                (planned, missing) = self.hosts_to_do(&plans, &what, ask, options, observer).await?;
-            }
-            if what.reaches_head() {
-                planned.extend(self.templates_to_do(catalogue, &plans, &what, &tenants).await?);
-            }
-        }
-        planned.extend(Spread::of(&self.manifest, ask).waves(tenants));
-        Ok(Survey::Draft(Box::new(Draft { what, plans, planned, missing })))
-    }
-
-    async fn nothing_to_do(&self, catalogue: &Catalogue, prints: &Prints) -> Result<Begun, Error> {
-        let stale = self.stale_tenants(catalogue, prints, self.manifest.tenants.verify_after).await?;
-        Ok(Begun::Current { targets: stale.targets })
-    }
-
-    /// Reads the plans of all services, since a template has all in it; a program that cannot be used
-    /// would fail in every database.
-    async fn plans_for_work(&self, known: Option<Plans>, observer: &Arc<dyn Observer>) -> Result<Plans, Error> {
-        let plans = match known {
-            Some(plans) => plans,
-            None => self.plans(&[], observer).await?,
-        };
-        match plans.refusal() {
-            Some(error) => Err(Error::of_program("cannot begin a rollout", &error)),
-            None => Ok(plans),
-        }
-    }
-
-    /// Returns the work that is asked for, as it is written down.
-    pub(super) fn what(&self, ask: &Ask, options: &Options, prints: &Prints) -> What {
-        let sorted = |names: &[String]| {
-            let mut names = names.to_vec();
-            names.sort_unstable();
-            names.dedup();
-            names
-        };
-        let of = |service: &String| Some((service.clone(), prints.get(service)?.to_owned()));
-        let services = sorted(&ask.services);
-        let all: Vec<String> = self.manifest.services.iter().map(|service| service.name.clone()).collect();
-        What {
-            prints: if services.is_empty() { &all } else { &services }.iter().filter_map(of).collect(),
-            services,
-            tenants: sorted(&ask.tenants),
-            recheck: ask.recheck,
-            to: options.to.as_ref().map(ToString::to_string),
-            set: options.set.clone(),
-            properties: ask.properties.keys().cloned().collect(),
-            revert: None,
-            run: uuid::Uuid::now_v7().to_string(),
-        }
-    }
-
-    /// Refuses tenants that do not exist, or whose data is in the services' own databases.
-    async fn refuse_without_database(&self, names: &[String]) -> Result<(), Error> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        let tenants = self.tenants().await?;
-        for name in names {
-            if crate::tenants::find(&tenants, name)?.strings.is_empty() {
-                let message = format!("tenant {name} has no database of its own");
-                return Err(Error::new(ErrorKind::Configuration, message)
-                    .hinted("its data is in the services' own databases: pgfleet migrate"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at the services' own databases, and lists those in which something is pending; and says
-    /// whether one is not there.
-    async fn hosts_to_do(
-        &self,
-        plans: &Plans,
-        what: &What,
-        ask: &Ask,
-        options: &Options,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<(Vec<Planned>, bool), Error> {
-        let mut targets = self.host_targets(&what.services)?;
-        let looks = Options { look_only: true, dry_run: false, announcer: None, ..options.clone() };
-        let mut jobs = Vec::new();
-        for target in &targets {
-            for service in &target.services {
-                jobs.push(self.job(plans, target, service, &ask.properties)?);
-            }
-        }
-        let concurrency = ask.concurrency.unwrap_or(self.manifest.rollouts.concurrency) as usize;
-        let reports = fleet::run_all(jobs, Work::Migrate, &looks, concurrency, observer.clone()).await;
-        let missing = |report: &TargetReport| {
-            let notes = report.result.as_ref().map(|report| report.notes.as_slice()).unwrap_or_default();
-            not_provisioned(report) || notes.iter().any(|note| note == "the database does not exist")
-        };
-        let missing = reports.iter().any(missing);
-        let pending = |target: &FleetTarget, service: &String| {
-            let of = |report: &&TargetReport| report.service == *service && report.database == target.database;
-            reports.iter().filter(of).any(|report| match &report.result {
-                Ok(looked) => looked.outcome == Outcome::Pending || looked.blocked.is_some(),
-                Err(_) => true,
-            })
-        };
-        for target in &mut targets {
-            let mut services = std::mem::take(&mut target.services);
-            services.retain(|service| what.recheck || pending(target, service));
-            target.services = services;
-        }
-        let some = targets.into_iter().filter(|target| !target.services.is_empty());
-        Ok((some.map(|target| Planned::of(HOSTS, target)).collect(), missing))
     }
 
     /// Writes a rollout and its targets in one transaction; none when another one is not finished.
@@ -507,16 +267,4 @@ fn refuse_other(there: &Rollout, what: &What) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-async fn has_strings(catalogue: &Catalogue, tenants: &[String]) -> Result<bool, Error> {
-    let rows = catalogue
-        .connection()
-        .query(
-            "SELECT EXISTS (SELECT FROM control.tenant_strings WHERE $1::text[] = '{}' OR tenant = ANY ($1))",
-            &[(&tenants, Type::TEXT_ARRAY)],
-        )
-        .await
-        .map_err(|error| failed(&error))?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
 }

@@ -20,10 +20,12 @@
 
 mod begin;
 mod look;
+mod outlook;
 mod plan;
 mod read;
 mod revert;
 mod round;
+mod survey;
 mod target;
 mod verbs;
 mod work;
@@ -37,8 +39,9 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
-pub use begin::{Ask, Begun, Outlook, Wave};
+pub use begin::{Ask, Begun};
 pub use look::Looked;
+pub use outlook::{Outlook, Wave};
 pub use read::{Counts, FailedTarget, Rollout, RolloutWorker};
 pub use revert::AskRevert;
 pub use work::{Ended, Go, Progress};
