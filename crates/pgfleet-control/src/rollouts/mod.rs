@@ -19,12 +19,14 @@
 //! | `read` | what the rows say |
 
 mod begin;
+mod end;
 mod look;
 mod outlook;
 mod plan;
 mod read;
 mod revert;
 mod round;
+mod server_work;
 mod survey;
 mod target;
 mod verbs;

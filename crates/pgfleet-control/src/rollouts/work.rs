@@ -4,34 +4,28 @@
 //! the next round takes them to the control database and brings more. How many are taken ahead of time
 //! follows from how fast they go, so that fast ones never wait for a round and slow ones stay for others.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
-use pgfleet_migrate::{Event, Observer, Options};
+use pgfleet_migrate::{Observer, Options};
 use pgfleet_postgres::{Type, retry};
 use tokio::task::JoinSet;
 
-use super::begin::add_targets;
-use super::plan::{CANARY, Planned};
 use super::read::{Rollout, find};
-use super::round::{Claim, Exchange, HEARTBEAT, Heard, Part, Told};
+use super::round::{Claim, Exchange, HEARTBEAT, Heard, Told};
+use super::server_work::{Away, ServerWork};
 use super::target::{Finished, Outcome, Shared};
-use super::{Counts, RolloutState, What, failed};
+use super::{Counts, RolloutState, failed};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind};
-use crate::moves::rollouts::alive_sql;
 use crate::plans::Plans;
 use crate::solution::Solution;
 use crate::targets::TargetKind;
 
 /// How long results gather at most.
 const GATHER: Duration = Duration::from_millis(50);
-/// For how long targets are taken ahead.
-const AHEAD: Duration = Duration::from_millis(250);
-/// How many are taken ahead at most, for each server.
-const MOST_AHEAD: u32 = 64;
 /// The pause after a round that brought nothing.
 const DRY: Duration = Duration::from_millis(100);
 /// First and longest pause before a server that was away is tried again.
@@ -76,57 +70,6 @@ pub struct Ended {
     pub rollout: Rollout,
     /// Whether this process was asked to stop before the rollout was over.
     pub stopped: bool,
-}
-
-/// What a worker knows of one server.
-#[derive(Default)]
-struct ServerWork {
-    /// How many it may work on.
-    slots: u32,
-    executing: u32,
-    queue: VecDeque<Claim>,
-    /// The mean time that a target takes.
-    pace: Option<Duration>,
-    away: Option<Away>,
-    /// When there was nothing to take.
-    dry: Option<Instant>,
-}
-
-/// A server that cannot be reached.
-struct Away {
-    since: Instant,
-    until: Instant,
-    tries: u32,
-}
-
-impl ServerWork {
-    /// How many targets to take besides those that can be begun at once.
-    fn ahead(&self) -> u32 {
-        let Some(pace) = self.pace.filter(|_| self.away.is_none()) else { return 0 };
-        let number = AHEAD.as_secs_f64() / pace.as_secs_f64().max(0.001) * f64::from(self.slots);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 64")]
-        let number = number.clamp(0.0, f64::from(MOST_AHEAD)) as u32;
-        number
-    }
-
-    fn part(&self) -> Part {
-        let most = match &self.away {
-            Some(away) if Instant::now() < away.until => 0,
-            // One tries whether it is back.
-            Some(_) => 1,
-            None => u32::MAX,
-        };
-        Part {
-            executing: self.executing,
-            queued: u32::try_from(self.queue.len()).unwrap_or(u32::MAX),
-            ahead: self.ahead(),
-            most,
-        }
-    }
-
-    fn may_begin(&self) -> bool {
-        self.executing < self.slots.min(self.part().most)
-    }
 }
 
 impl Solution {
@@ -184,9 +127,9 @@ impl Solution {
 }
 
 /// A worker at work.
-struct Working {
-    shared: Arc<Shared>,
-    go: Go,
+pub(super) struct Working {
+    pub(super) shared: Arc<Shared>,
+    pub(super) go: Go,
     tasks: JoinSet<(Claim, Finished)>,
     servers: BTreeMap<String, ServerWork>,
     /// The positions of the targets that are worked on.
@@ -194,17 +137,17 @@ struct Working {
     /// What the next round tells.
     told: Told,
     state: RolloutState,
-    wave: i32,
+    pub(super) wave: i32,
     last_round: Option<Instant>,
-    last_counts: Option<Instant>,
+    pub(super) last_counts: Option<Instant>,
     /// Whether the next round is due at once.
-    hurry: bool,
+    pub(super) hurry: bool,
     /// Since when a result waits to be told.
     oldest: Option<Instant>,
     /// Whether nothing more is begun before others know that something failed.
     holds: bool,
     /// The tenant that is being moved, behind which the rollout ends.
-    waits_for: Option<String>,
+    pub(super) waits_for: Option<String>,
 }
 
 /// A round under way: what it has, and what comes of it.
@@ -497,7 +440,7 @@ impl Working {
     }
 
     /// Reads which servers have targets.
-    async fn read_servers(&mut self, catalogue: &Catalogue) -> Result<(), Error> {
+    pub(super) async fn read_servers(&mut self, catalogue: &Catalogue) -> Result<(), Error> {
         let rows = catalogue
             .connection()
             .query(
@@ -511,88 +454,6 @@ impl Working {
         }
         Ok(())
     }
-
-    /// Lists the tenants again at the end: those that came meanwhile, or whose strings lead elsewhere
-    /// now, are another wave; when there are none the rollout is done.
-    async fn look_again(&mut self, exchange: &mut Exchange) -> Result<(), Error> {
-        let catalogue = exchange.catalogue();
-        let what = &self.shared.what;
-        // What is being moved cannot be listed, and is brought to head when it has arrived.
-        if let Some(tenant) = being_moved(catalogue, self.shared.rollout, what).await? {
-            if self.waits_for.as_ref() != Some(&tenant) {
-                let note = "it is being moved: the rollout ends behind that".to_owned();
-                self.go.observer.event(&tenant, &Event::Note(note));
-                self.waits_for = Some(tenant);
-            }
-            return Ok(());
-        }
-        let mut more = Vec::new();
-        if what.reaches_head() {
-            let prints = self.shared.plans.prints();
-            let wave = self.wave.max(CANARY) + 1;
-            let found = self.shared.solution.tenants_to_do(catalogue, &prints, what, false).await?;
-            more.extend(found.into_iter().map(|target| Planned::of(wave, target)));
-        }
-        let id = self.shared.rollout;
-        catalogue.begin().await?;
-        let work = async {
-            // Locked first: what is read after it is as it is then.
-            let lock = "SELECT FROM control.rollouts WHERE id = $1 AND state = 'running' FOR UPDATE";
-            let open =
-                "SELECT FROM control.rollout_targets WHERE rollout = $1 AND state IN ('waiting', 'running') LIMIT 1";
-            let ask = async |sql| {
-                catalogue.connection().query(sql, &[(&id, Type::INT8)]).await.map_err(|error| failed(&error))
-            };
-            if ask(lock).await?.is_empty() || !ask(open).await?.is_empty() {
-                return Ok(false);
-            }
-            if add_targets(catalogue, id, &more).await? > 0 {
-                return Ok(true);
-            }
-            let sql = "UPDATE control.rollouts SET state = 'done', ended_at = clock_timestamp() WHERE id = $1";
-            catalogue.connection().execute(sql, &[(&id, Type::INT8)]).await.map_err(|error| failed(&error))?;
-            let solution = &self.shared.solution;
-            catalogue.audit("rollout done", &id.to_string(), &serde_json::json!({}), solution.options()).await?;
-            Ok(false)
-        };
-        let result = work.await;
-        let added = catalogue.end(result).await?;
-        if added {
-            self.shared.read_places(catalogue).await?;
-            self.read_servers(exchange.catalogue()).await?;
-        }
-        self.hurry = true;
-        self.last_counts = None;
-        Ok(())
-    }
-}
-
-/// Finds a tenant that the rollout is for and that a process moves just now.
-///
-/// A move that nobody is at holds up nothing: it may never be gone on with.
-async fn being_moved(catalogue: &Catalogue, rollout: i64, what: &What) -> Result<Option<String>, Error> {
-    let sql = format!(
-        "SELECT n.name FROM control.tenants n JOIN control.moves m ON m.tenant = n.name \
-         WHERE n.moving AND m.state IN ('fencing', 'copying', 'comparing') AND m.id % 2147483648 IN ({}) \
-           AND ($2 AND ($3::text[] = '{{}}' OR n.name = ANY ($3)) AND ($4::text[] = '{{}}' OR m.services && $4) \
-             OR EXISTS (SELECT FROM control.rollout_targets t WHERE t.rollout = $1 AND t.state = 'skipped' \
-               AND t.tenant = n.name)) ORDER BY n.name LIMIT 1",
-        alive_sql()
-    );
-    let rows = catalogue
-        .connection()
-        .query(
-            &sql,
-            &[
-                (&rollout, Type::INT8),
-                (&what.reaches_head(), Type::BOOL),
-                (&what.tenants, Type::TEXT_ARRAY),
-                (&what.services, Type::TEXT_ARRAY),
-            ],
-        )
-        .await
-        .map_err(|error| failed(&error))?;
-    Ok(rows.first().map(|row| row.get(0)))
 }
 
 impl Told {
