@@ -72,7 +72,7 @@ pub struct Solution {
     /// How many connections the servers take that were looked at.
     capacities: BTreeMap<String, Capacity>,
     /// What was opened for who comes next.
-    kept: Mutex<Kept>,
+    kept: Mutex<Box<Kept>>,
 }
 
 /// Connections that are open already.
@@ -148,11 +148,11 @@ impl Solution {
         let (control, admin) = futures_util::future::join(self.read_control(true), admin).await;
         let (vault, control) = control?;
         self.learn(&vault);
-        *self.lock_kept() = Kept { control, admins: admin.into_iter().collect() };
+        **self.lock_kept() = Kept { control, admins: admin.into_iter().collect() };
         Ok(())
     }
 
-    fn lock_kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn lock_kept(&self) -> std::sync::MutexGuard<'_, Box<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
