@@ -305,6 +305,8 @@ DECLARE
     v_slot int2 := coalesce(pg_sequence_last_value('claim_slot'), 0);
     v_now timestamptz := clock_timestamp();
     v_claims bigint[];
+    v_before bigint[];
+    v_before_keys bigint[];
 BEGIN
     SELECT * INTO c FROM in_flight_events f WHERE f.queue_id = a_queue AND f.lane = a_lane AND f.lo IS NOT NULL
     ORDER BY f.claim_id DESC LIMIT 1;
@@ -313,16 +315,20 @@ BEGIN
         c.hi_next := '3'; c.passed := '{}'; c.passed_keys := '{}'; c.open_claims := '{}';
     END IF;
 
-    -- What is not done, and what of that is to be handed out again.
+    -- What is not done, and what of that is to be handed out again. The tables are empty or full, whatever statistics say:
+    -- each is asked once for each claim, by `OFFSET 0`, never joined as a whole.
     FOR r IN
         WITH RECURSIVE o AS (
             SELECT x AS claim FROM unnest(c.open_claims) x
             UNION ALL
-            SELECT k.next_claim FROM o JOIN queue_closures k ON k.claim_id = o.claim AND k.seq = 0 WHERE k.next_claim IS NOT NULL
+            SELECT n.next_claim FROM o, LATERAL (
+                SELECT k.next_claim FROM queue_closures k
+                WHERE k.claim_id = o.claim AND k.seq = 0 AND k.next_claim IS NOT NULL OFFSET 0) AS n
         )
         SELECT f.claim_id, f.slot, f.consumer, f.deadline, f.key_hash, f.attempt, f.seqs[1] AS seq
-        FROM o JOIN in_flight_events f ON f.claim_id = o.claim AND f.queue_id = a_queue
-        WHERE NOT EXISTS (SELECT FROM queue_closures k WHERE k.claim_id = o.claim AND k.seq = 0)
+        FROM o, LATERAL (
+            SELECT i.* FROM in_flight_events i WHERE i.claim_id = o.claim AND i.queue_id = a_queue
+            AND (SELECT count(*) FROM queue_closures k WHERE k.claim_id = o.claim AND k.seq = 0) = 0 OFFSET 0) AS f
         ORDER BY f.claim_id
     LOOP
         v_busy := v_busy || r.key_hash;
@@ -341,17 +347,19 @@ BEGIN
     IF c.passed_keys <@ v_busy AND NOT c.passed_keys && v_parked THEN
         v_passed := c.passed; v_passed_keys := c.passed_keys;
     ELSE
-        FOR i IN 1 .. cardinality(c.passed) LOOP
-            IF c.passed_keys[i] = ANY (v_parked) THEN
-                v_park := v_park || c.passed[i]; v_moved := true;
-            ELSIF c.passed_keys[i] = ANY (v_busy) THEN
-                v_passed := v_passed || c.passed[i]; v_passed_keys := v_passed_keys || c.passed_keys[i];
+        -- As variables of their own they are unpacked once; in the row they are each time.
+        v_before := c.passed; v_before_keys := c.passed_keys;
+        FOR i IN 1 .. cardinality(v_before) LOOP
+            IF v_before_keys[i] = ANY (v_parked) THEN
+                v_park := v_park || v_before[i]; v_moved := true;
+            ELSIF v_before_keys[i] = ANY (v_busy) THEN
+                v_passed := v_passed || v_before[i]; v_passed_keys := v_passed_keys || v_before_keys[i];
             ELSE
-                v_busy := v_busy || c.passed_keys[i];
+                v_busy := v_busy || v_before_keys[i];
                 IF cardinality(v_seqs) >= a_max THEN
-                    v_passed := v_passed || c.passed[i]; v_passed_keys := v_passed_keys || c.passed_keys[i];
+                    v_passed := v_passed || v_before[i]; v_passed_keys := v_passed_keys || v_before_keys[i];
                 ELSE
-                    v_seqs := v_seqs || c.passed[i]; v_keys := v_keys || c.passed_keys[i]; v_attempts := v_attempts || 1::int2;
+                    v_seqs := v_seqs || v_before[i]; v_keys := v_keys || v_before_keys[i]; v_attempts := v_attempts || 1::int2;
                 END IF;
             END IF;
         END LOOP;
@@ -372,15 +380,19 @@ BEGIN
             v_late := queue_late(a_queue, a_lane, c.lo, c.hi, c.lo_next, c.pos, c.lo_seq, v_room);
         END IF;
         FOR r IN
-            SELECT e.seq, e.key, hashtextextended(e.key, 0) AS key_hash FROM queue_events e WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq = ANY (ARRAY(
-                SELECT w.seq FROM (
+            SELECT e.seq, e.key, hashtextextended(e.key, 0) AS key_hash
+            FROM (
+                SELECT u.seq FROM (
                     SELECT l.seq FROM unnest(v_late) AS l (seq)
                     UNION ALL
                     (SELECT e.seq FROM queue_events e
                     WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq > greatest(c.pos, c.lo_seq)
                       AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
                     ORDER BY e.seq LIMIT v_room)
-                ) AS w ORDER BY w.seq LIMIT v_room))
+                ) AS u ORDER BY u.seq LIMIT v_room
+            ) AS w, LATERAL (
+                SELECT m.seq, m.key FROM queue_events m WHERE m.queue_id = a_queue AND m.lane = a_lane AND m.seq = w.seq OFFSET 0
+            ) AS e
             ORDER BY e.seq
         LOOP
             v_read := v_read + 1;
@@ -448,8 +460,13 @@ SET enable_mergejoin TO off SET jit TO off AS $$
         CASE WHEN count(w.tenant) > 0 THEN array_agg(w.tenant) END,
         CASE WHEN count(w.headers) > 0 THEN array_agg(w.headers) END
     FROM (
-        SELECT e.* FROM unnest(a_seqs) WITH ORDINALITY AS u (seq, o)
-        JOIN queue_events e ON e.queue_id = a_queue AND e.lane IN (a_lane, a_lane + 64) AND e.seq = u.seq ORDER BY u.o
+        -- Each by itself, as above.
+        SELECT e.* FROM unnest(a_seqs) WITH ORDINALITY AS u (seq, o), LATERAL (
+            (SELECT m.* FROM queue_events m WHERE m.queue_id = a_queue AND m.lane = a_lane AND m.seq = u.seq LIMIT 1)
+            UNION ALL
+            (SELECT m.* FROM queue_events m WHERE m.queue_id = a_queue AND m.lane = a_lane + 64 AND m.seq = u.seq LIMIT 1)
+            LIMIT 1
+        ) AS e ORDER BY u.o
     ) AS w
 $$;
 
