@@ -1,17 +1,27 @@
 //! Keeps a member connected.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::Acker;
 use pgfleet_events::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use super::BROKER;
 use super::link::Link;
 use super::names::Group;
 use super::session::Session;
+use crate::error::unavailable;
 use crate::partition::Partition;
 use crate::pause::Pause;
 use crate::window::{Hold, Shared};
+
+/// How long it may take to be let in, and to look after the partitions.
+///
+/// A broker that has just come back takes connections, and may leave a question about a queue without a leader unanswered
+/// for ever, on a connection that is alive.
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
+const BALANCE_WITHIN: Duration = Duration::from_secs(15);
 
 type Ends = mpsc::UnboundedReceiver<(Partition, Hold)>;
 
@@ -29,13 +39,17 @@ enum End {
 
 impl Member {
     pub(super) async fn open(&self, again: bool) -> Result<(Session, Ends), Error> {
-        Session::open(self.link.clone(), self.group.clone(), self.shared.clone(), again).await
+        let opening = Session::open(self.link.clone(), self.group.clone(), self.shared.clone(), again);
+        match tokio::time::timeout(OPEN_WITHIN, opening).await {
+            Ok(opened) => opened,
+            Err(late) => Err(unanswered(&self.link, late)),
+        }
     }
 
     /// Runs sessions, one after the other, until the subscriber is dropped, which closes `closing`.
     pub(super) async fn run(self, mut session: Session, mut ends: Ends, mut closing: oneshot::Receiver<()>) {
         loop {
-            let end = live(&mut session, &mut ends, &mut closing).await;
+            let end = live(&self.link, &mut session, &mut ends, &mut closing).await;
             self.shared.window().clear();
             match end {
                 End::Closed => return session.close().await,
@@ -68,7 +82,7 @@ impl Member {
     }
 }
 
-async fn live(session: &mut Session, ends: &mut Ends, closing: &mut oneshot::Receiver<()>) -> End {
+async fn live(link: &Link, session: &mut Session, ends: &mut Ends, closing: &mut oneshot::Receiver<()>) -> End {
     loop {
         tokio::select! {
             _ = &mut *closing => return End::Closed,
@@ -80,12 +94,18 @@ async fn live(session: &mut Session, ends: &mut Ends, closing: &mut oneshot::Rec
                 }
             },
             () = tokio::time::sleep(session.round()) => {
-                if let Err(error) = session.balance().await {
-                    return End::Lost(error);
+                match tokio::time::timeout(BALANCE_WITHIN, session.balance()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return End::Lost(error),
+                    Err(late) => return End::Lost(unanswered(link, late)),
                 }
             }
         }
     }
+}
+
+fn unanswered(link: &Link, late: tokio::time::error::Elapsed) -> Error {
+    unavailable(BROKER, &format!("{} is there and does not answer", link.at()), late)
 }
 
 fn described(error: &Error) -> String {
