@@ -9,7 +9,7 @@ use pgfleet_events_postgres::inbox::{Begun, Consumer, ConsumerOptions, Failure, 
 use pgfleet_postgres::pool::{Pool, Transaction};
 use tokio::sync::Notify;
 
-use crate::support::{Bench, Scripted, numbered, until};
+use crate::support::{Bench, Scripted, column, numbered, until};
 
 /// Writes what it is given into a table, and fails when told to.
 struct Note(Arc<AtomicBool>);
@@ -157,16 +157,18 @@ async fn a_message_older_than_what_is_remembered_is_refused_and_kept() {
 async fn a_relay_and_a_consumer_with_nothing_to_do_ask_little() {
     let bench = Bench::new().await;
     let transport = Scripted::default();
+    // One session that looks: each of several would be counted with what it does to begin.
+    let watch = bench.connect().await;
     let count = async || -> i64 {
-        bench.sql("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()").await
-            [0]
-        .parse()
-        .unwrap()
+        // What this session did is counted now, and not in a moment.
+        column(&watch, "SELECT pg_stat_force_next_flush()").await;
+        let sql = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+        column(&watch, sql).await[0].parse().unwrap()
     };
     let subscriber = transport.subscribe(Subscription::new("notifications", ["*"])).await.unwrap();
     // What those sessions did that made the tables is counted when they have ended, which may be later than now.
-    let alone =
-        async || bench.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").await == ["1"];
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
+    let alone = async || column(&watch, others).await == ["1"];
     until("nobody else is there", alone).await;
     let before = count().await;
     // As they are by default, in sessions that end with them: what a session did is counted then at the latest.
@@ -182,8 +184,8 @@ async fn a_relay_and_a_consumer_with_nothing_to_do_ask_little() {
     let time = Duration::from_secs(6);
     tokio::join!(relay.run(tokio::time::sleep(time)), consumer.run(subscriber, tokio::time::sleep(time)));
     drop((relay, consumer, pool));
-    // Looking is counted, too.
-    let looks = std::sync::atomic::AtomicI64::new(1);
+    // Looking is counted, too, and so is counting: the end of the first time, and the beginning of the second.
+    let looks = std::sync::atomic::AtomicI64::new(2);
     until("the sessions have ended", async || {
         looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         alone().await
