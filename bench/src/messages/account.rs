@@ -43,6 +43,7 @@ pub(super) async fn check(data: &OwnServer, acknowledged: &BTreeMap<String, i64>
     // The effects of a key are 1, 2, 3 and so on: with the same last number they are the same.
     let differ = |other: &BTreeMap<String, i64>, wrong: fn(i64, i64) -> bool| -> Vec<String> {
         let keys: std::collections::BTreeSet<&String> = booked.keys().chain(other.keys()).collect();
+        // A key that is not there has had nothing: the numbers begin with 1.
         let of = |map: &BTreeMap<String, i64>, key: &String| map.get(key).copied().unwrap_or_default();
         let pairs = keys.into_iter().map(|key| (key, of(&booked, key), of(other, key)));
         pairs

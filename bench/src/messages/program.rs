@@ -43,6 +43,7 @@ impl Said {
 
     /// What a counter has come to; what was counted in the last moment before a death is not in it.
     pub(super) fn count(&self, name: &str) -> u64 {
+        // What was never counted is 0, as in the program itself.
         let of = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or_default();
         of(&self.now) + of(&self.before)
     }

@@ -61,6 +61,7 @@ pub(super) struct Outcome {
 
 impl Outcome {
     pub(super) fn row(&self, transport: &str) -> String {
+        // What was never struck was killed no time.
         let kills = |victim| self.kills.get(&victim).copied().unwrap_or_default().to_string();
         let kills = [Victim::Part(0), Victim::Part(1), Victim::Part(2), Victim::Bus, Victim::Data].map(kills);
         format!(

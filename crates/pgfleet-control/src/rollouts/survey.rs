@@ -181,6 +181,7 @@ impl Solution {
         let concurrency = ask.concurrency.unwrap_or(self.manifest.rollouts.concurrency) as usize;
         let reports = fleet::run_all(jobs, Work::Migrate, &looks, concurrency, observer.clone()).await;
         let missing = |report: &TargetReport| {
+            // One that failed has no notes; why it did is the other half of the question.
             let notes = report.result.as_ref().map(|report| report.notes.as_slice()).unwrap_or_default();
             not_provisioned(report) || notes.iter().any(|note| note == "the database does not exist")
         };

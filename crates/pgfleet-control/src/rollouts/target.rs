@@ -315,7 +315,7 @@ fn result_of(report: &TargetReport) -> serde_json::Value {
     }
 }
 
-/// Says in one line what failed and why.
+/// Says in one line what failed and why, as far as the error has a cause and a place.
 pub(super) fn one_line(error: &MigrateError) -> String {
     let cause = error.causes().into_iter().next().unwrap_or_default();
     let place = error.place().map(|place| format!(" ({place})")).unwrap_or_default();

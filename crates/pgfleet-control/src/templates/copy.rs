@@ -82,7 +82,11 @@ impl Solution {
             quote_literal(database)
         );
         let rows = admin.simple(&open).await.map_err(|error| failed(&error))?;
-        let oid = rows.first().and_then(|row| row.get(0)).and_then(|oid| oid.parse().ok()).unwrap_or_default();
+        // By its oid the database is known from now on: a wrong one would make it a stranger's for ever.
+        let oid = rows.first().and_then(|row| row.get(0)?.parse().ok()).ok_or_else(|| {
+            Error::new(ErrorKind::Failed, format!("database {database} of tenant {tenant} was just made and is gone"))
+                .hinted("somebody dropped it meanwhile; ask for the tenant again")
+        })?;
         Ok(Copied { made, oid })
     }
 }

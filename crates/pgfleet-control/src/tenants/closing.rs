@@ -92,6 +92,7 @@ impl Solution {
     /// Returns the role that owns such a database; none for the administrator.
     fn owner_of(&self, own: &OwnDatabase) -> Option<String> {
         let services = Shape::of(&self.manifest, &own.services);
+        // The manifest has one of them no longer: then it is nobody's but the administrator's, as far as is known.
         let services = services.of_manifest(&self.manifest).unwrap_or_default();
         owner(&desired_tenant_database(&self.manifest, &services, &own.database)).map(str::to_owned)
     }

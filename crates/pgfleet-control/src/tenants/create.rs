@@ -297,6 +297,7 @@ impl Solution {
     ) -> Result<(), Error> {
         let catalogue = &bench.catalogue;
         let connection = catalogue.connection();
+        // All are on one server. Who gets no database does not come here; without one no row is written that names it.
         let server = databases.first().map(|own| own.server.as_str()).unwrap_or_default();
         let names: Vec<&str> = databases.iter().map(|database| database.database.as_str()).collect();
         let connections: Vec<&str> = databases.iter().map(|database| database.connection.as_str()).collect();

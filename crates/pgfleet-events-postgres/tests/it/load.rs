@@ -218,7 +218,7 @@ pub(crate) fn same<'a>(
     }
 }
 
-/// The largest that this process has been, in megabytes.
+/// The largest that this process has been, in megabytes; 0 where the system does not say, since it is only shown.
 pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
