@@ -21,6 +21,10 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
+/// How often a database is dropped again that the server finished making for an earlier try. One who died
+/// leaves one statement behind, so that a few are plenty.
+const LATE: u32 = 4;
+
 /// The comment on the database while it is filled.
 fn mark(solution: &str, work: &Move) -> String {
     format!("{}, move {}", tenant_mark(solution, &work.tenant), work.id)
@@ -52,16 +56,25 @@ impl Mover<'_> {
                 look.limit
             )
         };
-        if let Err(error) = to.execute_all(&create(&look.locale_sql())).await {
-            // A locale that this system or this build does not have.
-            if !matches!(error.sql_state(), Some("22023" | "42809" | "0A000" | "42704")) {
-                return Err(failed(&error));
+        let (mut sql, mut late) = (create(&look.locale_sql()), 0);
+        while let Err(error) = to.execute_all(&sql).await {
+            match error.sql_state() {
+                // The server was still at making it for one who died: until it had made it, nobody could see it.
+                Some("42P04" | "23505") if late < LATE => {
+                    late += 1;
+                    self.drop_destination(work, to).await?;
+                }
+                // A locale that this system or this build does not have.
+                Some("22023" | "42809" | "0A000" | "42704") if notes.is_empty() => {
+                    sql = create("");
+                    notes.push(format!(
+                        "server {} does not know the locale {} of the old database: texts are sorted as in its \
+                         other databases",
+                        work.to_server, look.collate
+                    ));
+                }
+                _ => return Err(failed(&error)),
             }
-            to.execute_all(&create("")).await.map_err(|error| failed(&error))?;
-            notes.push(format!(
-                "server {} does not know the locale {} of the old database: texts are sorted as in its other databases",
-                work.to_server, look.collate
-            ));
         }
         let comment = quote_literal(&mark(&self.solution.manifest.solution.name, work));
         let mut sql = format!("COMMENT ON DATABASE {name} IS {comment}; REVOKE ALL ON DATABASE {name} FROM PUBLIC");
@@ -79,7 +92,10 @@ impl Mover<'_> {
         sql.push_str(&format!("; ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
         to.execute_all(&sql).await.map_err(|error| failed(&error))?;
         let oid = oid_of(to, &work.to_database).await.map_err(|error| failed(&error))?;
-        Ok((oid.unwrap_or_default(), notes))
+        let oid = oid.ok_or_else(|| {
+            Error::new(ErrorKind::Failed, cannot_make(work)).cause("somebody dropped it as soon as it was made")
+        })?;
+        Ok((oid, notes))
     }
 
     /// Returns what the services of a move want of its new database.

