@@ -34,7 +34,7 @@ const PROFILE: [&str; 10] = [
 ];
 
 pub(crate) fn run(rounds: u32, args: &[String]) -> Result<()> {
-    system::ensure(&[Need::Server, Need::FetchedServer])?;
+    system::ensure(&[Need::Server, Need::FetchedServer, Need::Pooler, Need::Brokers])?;
     let mut cargo = run::cargo()?;
     if test::has_nextest() {
         cargo.args(["nextest", "run", "--workspace"]).args(PROFILE);

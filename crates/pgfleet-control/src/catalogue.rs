@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str, &str)] = &[
     ("3", "tenants", include_str!("../migrations/003_tenants.sql")),
     ("4", "fleet", include_str!("../migrations/004_fleet.sql")),
     ("5", "published", include_str!("../migrations/005_published.sql")),
+    ("6", "same database", include_str!("../migrations/006_same_database.sql")),
 ];
 
 /// Returns the control database's own migration set.

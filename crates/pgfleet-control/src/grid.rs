@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::fleet::TargetState;
 use crate::plans::Prints;
 use crate::solution::Solution;
-use crate::standing::REACHED;
+use crate::standing::{REACHED, SERVED};
 
 /// One tenant's data of one service, in a database of the tenant's own.
 #[derive(Debug, Clone, Serialize)]
@@ -83,7 +83,7 @@ impl Solution {
                     "SELECT n.name, n.state, w.service, t.server, coalesce(t.database, nullif(s.database, '')), t.version, \
                        t.state, t.plan IS NOT DISTINCT FROM w.plan OR w.plan = '', t.drift, t.error, \
                        greatest(extract(epoch FROM now() - t.verified_at), 0)::bigint, t.rollout \
-                     {REACHED} ORDER BY n.name, w.service"
+                     {REACHED} WHERE {SERVED} AND NOT n.moving ORDER BY n.name, w.service"
                 ),
                 &[(&services, Type::TEXT_ARRAY), (&plans, Type::TEXT_ARRAY)],
             )

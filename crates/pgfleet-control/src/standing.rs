@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgfleet_migrate::State;
-use pgfleet_postgres::{Connection, Purpose, Type, connect};
+use pgfleet_postgres::{Connection, Purpose, Row, Type, connect};
 use serde::Serialize;
 
 use crate::catalogue::Catalogue;
@@ -86,6 +86,8 @@ impl Standing {
 pub struct Stale {
     /// How many pairs of service and tenant have a database of the tenant's own.
     pub targets: usize,
+    /// The tenants that are being moved, which nobody migrates meanwhile, and are not known to be at these plans.
+    pub moving: Vec<String>,
     /// Tenant and service of those that are not known to be at these plans.
     pub stale: Vec<(String, String)>,
 }
@@ -216,8 +218,10 @@ pub(crate) const REACHED: &str = "FROM control.tenants n CROSS JOIN unnest($1::t
     JOIN LATERAL (SELECT s.* FROM control.tenant_strings s WHERE s.tenant = n.name \
         AND s.connection IN ('', w.service) ORDER BY s.connection DESC LIMIT 1) s ON true \
     LEFT JOIN control.targets t ON t.system_identifier = s.system_identifier AND t.system_identifier <> '' \
-        AND t.database_oid = s.database_oid AND t.service = w.service \
-    WHERE n.state IN ('active', 'disabled') AND NOT n.moving";
+        AND t.database_oid = s.database_oid AND t.service = w.service";
+
+/// Of these, the tenants that have somebody to serve.
+pub(crate) const SERVED: &str = "n.state IN ('active', 'disabled')";
 
 impl Solution {
     /// Finds the tenants' databases that are not known to be at these plans, without looking at them: one
@@ -246,14 +250,9 @@ impl Solution {
                     "SELECT n.name, w.service, \
                        t.state = 'current' AND t.plan = w.plan AND w.plan <> '' \
                          AND t.verified_at > now() - $3::bigint * interval '1 second' \
-                         AND (s.server = '' OR p.oid IS NOT NULL) \
-                     {} ",
-                    REACHED.replacen(
-                        " WHERE n.state",
-                        " LEFT JOIN unnest($4::text[], $5::oid[]) AS p (identifier, oid) \
-                            ON p.identifier = s.system_identifier AND p.oid = s.database_oid WHERE n.state",
-                        1
-                    )
+                         AND (s.server = '' OR n.moving OR p.oid IS NOT NULL), n.moving \
+                     {REACHED} LEFT JOIN unnest($4::text[], $5::oid[]) AS p (identifier, oid) \
+                       ON p.identifier = s.system_identifier AND p.oid = s.database_oid WHERE {SERVED}"
                 ),
                 &[
                     (&services, Type::TEXT_ARRAY),
@@ -265,8 +264,17 @@ impl Solution {
             )
             .await
             .map_err(|error| failed(&error))?;
-        let stale = rows.iter().filter(|row| row.get::<_, Option<bool>>(2) != Some(true));
-        Ok(Stale { targets: rows.len(), stale: stale.map(|row| (row.get(0), row.get(1))).collect() })
+        let (moved, there): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get::<_, bool>(3));
+        let stale = |row: &&Row| row.get::<_, Option<bool>>(2) != Some(true);
+        let mut moving: Vec<String> = moved.into_iter().filter(stale).map(|row| row.get(0)).collect();
+        moving.sort_unstable();
+        moving.dedup();
+        let targets = there.len();
+        Ok(Stale {
+            targets,
+            moving,
+            stale: there.into_iter().filter(stale).map(|row| (row.get(0), row.get(1))).collect(),
+        })
     }
 
     /// Lists which databases the solution's servers have, as far as they answer: one that was dropped

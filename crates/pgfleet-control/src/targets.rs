@@ -20,7 +20,7 @@ use crate::physical::Physical;
 use crate::plans::Plans;
 use crate::roles::Login;
 use crate::solution::Solution;
-use crate::tenants::{TenantState, completed, context};
+use crate::tenants::{ALL_STRINGS, TenantState, completed, context, strings_of_one};
 
 /// What a target is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -204,20 +204,21 @@ impl Solution {
     ) -> Result<Vec<FleetTarget>, Error> {
         let keys = self.keys()?;
         let words: Vec<&str> = states.iter().map(|state| state.word()).collect();
+        let strings = if only.is_empty() { ALL_STRINGS.to_owned() } else { strings_of_one("$2") };
         let rows = catalogue
             .connection()
             .query(
-                "SELECT s.tenant, s.connection, s.key_id, s.sealed, s.server, s.system_identifier, s.database, \
-                 coalesce(s.database_oid, 0::oid), s.shown, s.shared, s.changed_at::text, \
-                 s.system_identifier <> '' AND EXISTS (SELECT FROM control.tenant_databases d WHERE d.tenant = s.tenant \
-                   AND d.system_identifier = s.system_identifier AND d.database_oid = s.database_oid) \
-                 FROM control.tenant_strings s \
-                 JOIN control.tenants t ON t.name = s.tenant WHERE NOT t.moving AND t.state = ANY ($1) \
-                 AND ($2 = '' OR s.tenant = $2 OR t.state IN ('active', 'disabled') AND s.system_identifier <> '' \
-                   AND EXISTS (SELECT FROM control.tenant_strings o WHERE o.tenant = $2 \
-                     AND o.system_identifier = s.system_identifier \
-                     AND (o.database_oid = s.database_oid OR o.database = s.database))) \
-                 ORDER BY s.tenant, s.connection",
+                &format!(
+                    "SELECT s.tenant, s.connection, s.key_id, s.sealed, s.server, s.system_identifier, s.database, \
+                     coalesce(s.database_oid, 0::oid), s.shown, s.shared, s.changed_at::text, \
+                     s.system_identifier <> '' AND EXISTS (SELECT FROM control.tenant_databases d \
+                       WHERE d.tenant = s.tenant AND d.system_identifier = s.system_identifier \
+                         AND d.database_oid = s.database_oid) \
+                     FROM {strings} \
+                     JOIN control.tenants t ON t.name = s.tenant WHERE NOT t.moving AND t.state = ANY ($1) \
+                       AND ($2 = '' OR s.tenant = $2 OR t.state IN ('active', 'disabled')) \
+                     ORDER BY s.tenant, s.connection"
+                ),
                 &[(&words, Type::TEXT_ARRAY), (&only, Type::TEXT)],
             )
             .await

@@ -71,18 +71,18 @@ pub(crate) async fn look(
     seeds: Option<Record<'_>>,
 ) -> Result<Look, Error> {
     let whole = format!(
-        "SELECT version, description, coalesce(checksum, ''), coalesce(raw_hash, ''), \
+        "SELECT version, description, checksum, raw_hash, \
          pg_catalog.to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-         (down IS NOT NULL)::int, coalesce(run::text, ''), (announced_at IS NOT NULL)::int FROM {}",
+         down IS NOT NULL, run, announced_at IS NOT NULL FROM {}",
         table.quoted()
     );
     match read(connection, table, seeds, whole).await {
         // 42703: no such column. As JSON a row has those that there are.
         Err(error) if error.sql_state() == Some("42703") => {
             let present = format!(
-                "SELECT h.version, j->>'description', coalesce(j->>'checksum', ''), coalesce(j->>'raw_hash', ''), \
+                "SELECT h.version, j->>'description', j->>'checksum', j->>'raw_hash', \
                  pg_catalog.to_char((j->>'applied_at')::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-                 (j->>'down' IS NOT NULL)::int, coalesce(j->>'run', ''), (j->>'announced_at' IS NOT NULL)::int \
+                 j->>'down' IS NOT NULL, j->>'run', j->>'announced_at' IS NOT NULL \
                  FROM {} h, pg_catalog.to_jsonb(h) j",
                 table.quoted()
             );
@@ -125,9 +125,9 @@ async fn read(
                         checksum: text(2),
                         raw_hash: text(3),
                         applied_at: text(4),
-                        reversible: row.get(5) == Some("1"),
+                        reversible: row.get(5) == Some("t"),
                         run: text(6),
-                        announced: row.get(7) == Some("1"),
+                        announced: row.get(7) == Some("t"),
                     });
                 } else {
                     found.seeds.push((text(0), text(1)));

@@ -73,7 +73,7 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
                     }
                     return rollout::work(context, solution, id, plans, extra, &options).await;
                 }
-                Begun::Current { targets } => tenants = Tenants::Current(targets),
+                Begun::Current(settled) => tenants = Tenants::Current(settled),
                 Begun::NoTenants => {}
             }
         }

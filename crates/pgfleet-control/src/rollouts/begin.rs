@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::plans::Plans;
 use crate::roles::Login;
 use crate::solution::Solution;
+use crate::standing::Stale;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -36,16 +37,31 @@ pub struct Ask {
     pub max_failures: Option<u32>,
 }
 
+/// What is known where nothing is to be done now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// How many pairs of service and tenant are where they should be.
+    pub targets: usize,
+    /// The tenants that are being moved and are not known to be there: nobody migrates them before that is over.
+    pub moving: Vec<String>,
+}
+
+impl Settled {
+    /// What is known of the tenants that are asked for.
+    pub(super) fn of(stale: Stale, what: &What) -> Self {
+        let Stale { targets, mut moving, .. } = stale;
+        moving.retain(|tenant| what.tenants.is_empty() || what.tenants.contains(tenant));
+        Self { targets, moving }
+    }
+}
+
 /// What there is to do.
 #[derive(Debug)]
 pub enum Begun {
     /// No tenant has a database of its own that was asked for.
     NoTenants,
-    /// Every tenant's database is known to be where it should be.
-    Current {
-        /// How many pairs of service and tenant that are.
-        targets: usize,
-    },
+    /// Every tenant's database is known to be where it should be, but for those of tenants that are being moved.
+    Current(Settled),
     /// Something is to be done, by this rollout.
     Rollout {
         /// Its number.
@@ -109,7 +125,7 @@ impl Solution {
         };
         let draft = match found {
             Survey::NoTenants => return Ok(Begun::NoTenants),
-            Survey::Current { targets } => return Ok(Begun::Current { targets }),
+            Survey::Current(settled) => return Ok(Begun::Current(settled)),
             Survey::Unfinished { rollout, what, plans } => {
                 refuse_other(&rollout, &what)?;
                 adjust(catalogue, rollout.id, ask).await?;
@@ -126,7 +142,7 @@ impl Solution {
                     refuse_other(&there, &what)?;
                     Ok(Begun::Rollout { id: there.id, joined: true, plans })
                 }
-                None => self.nothing_to_do(catalogue, &plans.prints()).await,
+                None => self.nothing_to_do(catalogue, &plans.prints(), &what).await.map(Begun::Current),
             },
         }
     }

@@ -31,7 +31,9 @@ impl Working {
         if what.reaches_head() {
             let prints = self.shared.plans.prints();
             let wave = self.wave.max(CANARY) + 1;
-            let found = self.shared.solution.tenants_to_do(catalogue, &prints, what, false).await?;
+            let solution = &self.shared.solution;
+            let stale = solution.stale(catalogue, &prints).await?;
+            let found = solution.tenants_to_do(catalogue, &prints, what, Some(&stale)).await?;
             more.extend(found.into_iter().map(|target| Planned::of(wave, target)));
         }
         let id = self.shared.rollout;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::Ask;
 use super::plan::Spread;
+use super::{Ask, Settled};
 use crate::error::Error;
 use crate::fleet::{Work, work_on};
 use crate::solution::Solution;
@@ -25,6 +25,9 @@ pub struct Looked {
     pub targets: usize,
     /// How many of them were looked at, since nobody knew enough of them.
     pub looked: usize,
+    /// The tenants that are being moved and are not known to be where they should be; they are not looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moving: Vec<String>,
     /// In how many of them something is pending.
     pub pending: usize,
     /// How many of them cannot be brought to head as they are, or could not be asked.
@@ -51,13 +54,14 @@ impl Solution {
         let prints = plans.prints();
         let what = self.what(ask, options, &prints);
         let every = ask.recheck || !what.reaches_head();
-        let known = self.stale_tenants(&catalogue, &prints, self.manifest.tenants.verify_after).await?;
-        let targets = self.tenants_to_do(&catalogue, &prints, &what, every).await?;
+        let known = self.stale(&catalogue, &prints).await?;
+        let targets = self.tenants_to_do(&catalogue, &prints, &what, (!every).then_some(&known)).await?;
         let values = Arc::new(self.values_of(&catalogue, &targets).await?);
         let reaches_head = what.reaches_head();
         catalogue.close().await;
         let concurrency = ask.concurrency.unwrap_or(self.manifest.rollouts.concurrency) as usize;
-        let mut looked = Looked { targets: known.targets, ..Looked::default() };
+        let Settled { targets: there, moving } = Settled::of(known, &what);
+        let mut looked = Looked { targets: there, moving, ..Looked::default() };
         let options = Options { dry_run: true, announcer: None, ..options.clone() };
         // One after the other over the servers, so that few tasks keep all of them busy.
         let mut by_place: HashMap<(String, String), FleetTarget> =

@@ -43,7 +43,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
-pub use begin::{Ask, Begun};
+pub use begin::{Ask, Begun, Settled};
 pub use look::Looked;
 pub use outlook::{Outlook, Wave};
 pub use read::{Counts, FailedTarget, Rollout, RolloutWorker};

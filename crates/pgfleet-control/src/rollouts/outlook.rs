@@ -6,9 +6,9 @@ use std::sync::Arc;
 use pgfleet_migrate::{Observer, Options};
 use serde::Serialize;
 
-use super::Ask;
 use super::read::Rollout;
 use super::survey::Survey;
+use super::{Ask, Settled};
 use crate::error::Error;
 use crate::solution::Solution;
 use crate::targets::TargetKind;
@@ -25,6 +25,9 @@ pub struct Outlook {
     /// to be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<usize>,
+    /// With it, the tenants that are being moved and are not known to be where they should be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moving: Vec<String>,
 }
 
 /// A wave of a rollout.
@@ -56,7 +59,9 @@ impl Solution {
         catalogue.close().await;
         Ok(match found? {
             Survey::NoTenants => None,
-            Survey::Current { targets } => Some(Outlook { current: Some(targets), ..Outlook::default() }),
+            Survey::Current(Settled { targets, moving }) => {
+                Some(Outlook { current: Some(targets), moving, ..Outlook::default() })
+            }
             Survey::Unfinished { rollout, .. } => Some(Outlook { unfinished: Some(rollout), ..Outlook::default() }),
             Survey::Draft(draft) => {
                 let mut waves: BTreeMap<(i32, TargetKind), usize> = BTreeMap::new();

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::plans::{Plans, Prints};
 use crate::solution::Solution;
+use crate::standing::Stale;
 use crate::targets::{FleetTarget, TargetKind};
 use crate::templates::{self, Shape, database_name};
 use crate::tenants::TenantState;
@@ -103,30 +104,25 @@ impl Spread<'_> {
 impl Solution {
     /// Lists the tenants' databases that have to be worked on, each with the services for which.
     ///
-    /// A tenant whose string leads to a service's own database has none of its own.
+    /// Those that are `stale`, or all when nobody says which are. A tenant whose string leads to a service's
+    /// own database has none of its own.
     pub(super) async fn tenants_to_do(
         &self,
         catalogue: &Catalogue,
         prints: &Prints,
         what: &What,
-        every: bool,
+        stale: Option<&Stale>,
     ) -> Result<Vec<FleetTarget>, Error> {
-        let wanted: HashSet<(String, String)> = if every {
-            HashSet::new()
-        } else {
-            let found = self.stale_tenants(catalogue, prints, self.manifest.tenants.verify_after).await?;
-            let asked = |(tenant, service): &(String, String)| {
-                prints.get(service).is_some()
-                    && (what.services.is_empty() || what.services.contains(service))
-                    && (what.tenants.is_empty() || what.tenants.contains(tenant))
-            };
-            let stale: HashSet<_> = found.stale.into_iter().filter(asked).collect();
-            // Opening thousands of strings is what takes time here.
-            if stale.is_empty() {
-                return Ok(Vec::new());
-            }
-            stale
+        let asked = |(tenant, service): &&(String, String)| {
+            prints.get(service).is_some()
+                && (what.services.is_empty() || what.services.contains(service))
+                && (what.tenants.is_empty() || what.tenants.contains(tenant))
         };
+        let wanted = stale.map(|found| found.stale.iter().filter(asked).collect::<HashSet<_>>());
+        // Opening thousands of strings is what takes time here.
+        if wanted.as_ref().is_some_and(HashSet::is_empty) {
+            return Ok(Vec::new());
+        }
         let hosts: HashSet<(String, String)> =
             self.host_targets(&[])?.into_iter().map(|host| (host.server, host.database)).collect();
         let mut targets = self.tenant_targets(catalogue, &KEPT).await?;
@@ -141,7 +137,9 @@ impl Solution {
             services.retain(|service| {
                 (what.services.is_empty() || what.services.contains(service))
                     && prints.get(service).is_some()
-                    && (every || tenants.iter().any(|tenant| wanted.contains(&((*tenant).clone(), service.clone()))))
+                    && wanted.as_ref().is_none_or(|wanted| {
+                        tenants.iter().any(|tenant| wanted.contains(&((*tenant).clone(), service.clone())))
+                    })
             });
             target.services = services;
             !target.services.is_empty()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pgfleet_migrate::{Observer, Options, Outcome};
 use pgfleet_postgres::Type;
 
-use super::begin::{Ask, Begun};
+use super::begin::{Ask, Settled};
 use super::plan::{HOSTS, Planned, Spread};
 use super::read::{Rollout, unfinished};
 use super::{What, failed};
@@ -17,15 +17,14 @@ use crate::manifest::Service;
 use crate::plans::{Plans, Prints};
 use crate::roles::Login;
 use crate::solution::{Solution, not_provisioned};
+use crate::standing::Stale;
 use crate::targets::FleetTarget;
 
 /// What was found before anything is written.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(super) enum Survey {
     NoTenants,
-    Current {
-        targets: usize,
-    },
+    Current(Settled),
     /// A rollout is not over; what is asked for may be something else.
     Unfinished {
         rollout: Rollout,
@@ -78,12 +77,15 @@ impl Solution {
         }
         // Where everybody is to be seeded, nobody is where he should be.
         let every = ask.recheck || !what.reaches_head() || self.manifest.tenants.always_seed;
-        let tenants = self.tenants_to_do(catalogue, &prints, &what, every).await?;
+        let stale = if every { None } else { Some(self.stale(catalogue, &prints).await?) };
+        let tenants = self.tenants_to_do(catalogue, &prints, &what, stale.as_ref()).await?;
         if tenants.is_empty() {
-            return Ok(match self.nothing_to_do(catalogue, &prints).await? {
-                Begun::Current { targets } if targets > 0 => Survey::Current { targets },
-                _ => Survey::NoTenants,
-            });
+            let settled = match stale {
+                Some(stale) => Settled::of(stale, &what),
+                None => self.nothing_to_do(catalogue, &prints, &what).await?,
+            };
+            let none = settled.targets == 0 && settled.moving.is_empty();
+            return Ok(if none { Survey::NoTenants } else { Survey::Current(settled) });
         }
         let plans = self.plans_for_work(plans, observer).await?;
         what.prints = self.what(ask, options, &plans.prints()).prints;
@@ -102,9 +104,18 @@ impl Solution {
         Ok(Survey::Draft(Box::new(Draft { what, plans, planned, missing })))
     }
 
-    pub(super) async fn nothing_to_do(&self, catalogue: &Catalogue, prints: &Prints) -> Result<Begun, Error> {
-        let stale = self.stale_tenants(catalogue, prints, self.manifest.tenants.verify_after).await?;
-        Ok(Begun::Current { targets: stale.targets })
+    pub(super) async fn nothing_to_do(
+        &self,
+        catalogue: &Catalogue,
+        prints: &Prints,
+        what: &What,
+    ) -> Result<Settled, Error> {
+        Ok(Settled::of(self.stale(catalogue, prints).await?, what))
+    }
+
+    /// Finds out which tenants' databases are not known to be at these files.
+    pub(super) async fn stale(&self, catalogue: &Catalogue, prints: &Prints) -> Result<Stale, Error> {
+        self.stale_tenants(catalogue, prints, self.manifest.tenants.verify_after).await
     }
 
     /// Reads the plans of all services, since a template has all in it; a program that cannot be used

@@ -39,6 +39,7 @@ pub use create::{Home, NewTenant};
 pub use dropping::Dropped;
 pub use guests::GuestReport;
 pub use orphans::{Finding, Kind, Mending};
+pub(crate) use read::{ALL_STRINGS, strings_of_one};
 pub use remove::{Keep, Removed};
 pub(crate) use verbs::lock;
 pub use verbs::{Choices, Done, NewString};

@@ -62,7 +62,7 @@ async fn accounted_for(fleet: &Fleet, rollout: &Rollout, tenants: usize) {
 async fn a_rollout_brings_everything_to_head_and_then_nothing_is_left() {
     let fleet = Fleet::new(12).await.verified().await;
     let (_, begun) = fleet.begin(&plain()).await.unwrap();
-    assert!(matches!(begun, Begun::Current { targets: 12 }), "{begun:?}");
+    assert!(matches!(&begun, Begun::Current(settled) if settled.targets == 12), "{begun:?}");
     fleet.migration("2_more.sql", "alter table things add column more int;");
     let rollout = fleet.roll_out(&Ask { canary: Some(2), ..plain() }).await.unwrap();
     assert_eq!(rollout.state, RolloutState::Done, "{rollout:?}");
@@ -74,7 +74,7 @@ async fn a_rollout_brings_everything_to_head_and_then_nothing_is_left() {
         assert_eq!(fleet.versions(&format!("t{number:03}")).await, ["1", "2"]);
     }
     let (_, begun) = fleet.begin(&plain()).await.unwrap();
-    assert!(matches!(begun, Begun::Current { targets: 12 }), "{begun:?}");
+    assert!(matches!(&begun, Begun::Current(settled) if settled.targets == 12), "{begun:?}");
     // Each run is announced, and each target audited.
     let announced = "select count(*), count(distinct target) from control.applied where to_version = '2'";
     assert_eq!(fleet.column(announced).await, ["13"]);
@@ -89,6 +89,26 @@ async fn a_rollout_brings_everything_to_head_and_then_nothing_is_left() {
     // Whoever looks at everything finds nothing to do there.
     let rollout = fleet.roll_out(&Ask { recheck: true, ..plain() }).await.unwrap();
     assert_eq!((rollout.state, rollout.counts.done), (RolloutState::Done, 15), "both hosts, too");
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_being_moved_and_is_behind_is_not_told_as_current() {
+    let fleet = Fleet::new(3).await.verified().await;
+    fleet.column("update control.tenants set moving = true where name = 't001' returning name").await;
+    let (_, begun) = fleet.begin(&plain()).await.unwrap();
+    let Begun::Current(settled) = begun else { panic!("{begun:?}") };
+    assert_eq!((settled.targets, settled.moving), (2, Vec::new()), "it is at head as well");
+    fleet.migration("2_more.sql", "alter table things add column more int;");
+    let rollout = fleet.roll_out(&plain()).await.unwrap();
+    assert_eq!(rollout.state, RolloutState::Done, "{rollout:?}");
+    let (solution, begun) = fleet.begin(&plain()).await.unwrap();
+    let Begun::Current(settled) = begun else { panic!("{begun:?}") };
+    assert_eq!((settled.targets, settled.moving), (2, vec!["t001".to_owned()]));
+    let looked = solution.look_at_tenants(&plain(), solution.options(), &silent()).await.unwrap();
+    assert_eq!((looked.looked, looked.moving), (0, vec!["t001".to_owned()]));
+    fleet.column("update control.tenants set moving = false returning name").await;
+    fleet.roll_out(&plain()).await.unwrap();
+    assert_eq!(fleet.versions("t001").await, ["1", "2"]);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ async fn roll_out(town: &Town) -> bool {
     let mut solution = town.open().await;
     let options = solution.options().clone();
     let begun = Box::pin(solution.begin_rollout(&Ask::default(), &options, &silent())).await.unwrap();
-    if matches!(begun, Begun::Current { .. }) {
+    if matches!(begun, Begun::Current(_)) {
         return false;
     }
     let ended = work(&Arc::new(solution), begun).await.unwrap().unwrap();

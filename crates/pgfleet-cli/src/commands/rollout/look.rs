@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pgfleet_control::Solution;
 use pgfleet_control::fleet::TargetReport;
-use pgfleet_control::rollouts::{Ask, Looked, Outlook};
+use pgfleet_control::rollouts::{Ask, Looked, Outlook, Settled};
 use pgfleet_control::targets::TargetKind;
 use pgfleet_migrate::Options;
 
@@ -12,7 +12,7 @@ use super::show::{databases, sentence};
 use crate::commands::migrate::document;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
-use crate::talk::counted;
+use crate::talk::{Talk, counted};
 
 /// How many databases are named.
 const NAMED: usize = 20;
@@ -22,8 +22,8 @@ const NAMED: usize = 20;
 pub(crate) enum Tenants {
     /// There are none.
     None,
-    /// So many schemas are known to be where they should be.
-    Current(usize),
+    /// All are known to be where they should be, but for those that are being moved.
+    Current(Settled),
     /// What a rollout would do.
     Outlook(Outlook),
     /// What the databases themselves say.
@@ -45,7 +45,7 @@ impl Tenants {
         let listener = context.talk.listener();
         let Some(outlook) = solution.outlook(ask, options, &listener).await? else { return Ok(Self::None) };
         if let Some(targets) = outlook.current {
-            return Ok(Self::Current(targets));
+            return Ok(Self::Current(Settled { targets, moving: outlook.moving }));
         }
         if check && outlook.unfinished.is_none() {
             return Ok(Self::Looked(solution.look_at_tenants(ask, options, &listener).await?));
@@ -59,9 +59,14 @@ impl Tenants {
         let mut exit = Exit::Done;
         let found = match &self {
             Self::None => serde_json::Value::Null,
-            Self::Current(targets) => {
+            Self::Current(Settled { targets, moving }) => {
                 talk.say(&format!("{} of tenants: nothing to do", counted(*targets, "schema")));
-                serde_json::json!({ "current": targets })
+                say_moving(talk, moving);
+                exit = if check && !moving.is_empty() { Exit::Findings } else { Exit::Done };
+                match moving[..] {
+                    [] => serde_json::json!({ "current": targets }),
+                    _ => serde_json::json!({ "current": targets, "moving": moving }),
+                }
             }
             Self::Outlook(outlook) => {
                 if let Some(rollout) = &outlook.unfinished {
@@ -80,7 +85,7 @@ impl Tenants {
                 serde_json::json!(outlook)
             }
             Self::Looked(looked) => {
-                let Looked { targets, looked: asked, pending, blocked, findings } = looked;
+                let Looked { targets, looked: asked, moving, pending, blocked, findings } = looked;
                 for finding in findings.iter().take(NAMED) {
                     talk.say(finding);
                 }
@@ -92,7 +97,8 @@ impl Tenants {
                     "{} of tenants, {asked} looked at: {pending} pending, {blocked} blocked",
                     counted(*targets, "schema")
                 ));
-                exit = if all > 0 { Exit::Findings } else { Exit::Done };
+                say_moving(talk, moving);
+                exit = if all > 0 || !moving.is_empty() { Exit::Findings } else { Exit::Done };
                 serde_json::json!(looked)
             }
         };
@@ -101,5 +107,18 @@ impl Tenants {
             talk.json(&serde_json::json!({ "hosts": hosts, "tenants": found }))?;
         }
         Ok(exit)
+    }
+}
+
+/// Says which tenants were left out, since somebody moves them.
+fn say_moving(talk: &Talk, moving: &[String]) {
+    for tenant in moving.iter().take(NAMED) {
+        talk.say(&format!(
+            "tenant {tenant} is being moved and was left out; when that is over (pgfleet tenant move {tenant} --status): \
+             pgfleet migrate"
+        ));
+    }
+    if let Some(more) = moving.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        talk.say(&format!("… and {more} more"));
     }
 }
