@@ -41,6 +41,9 @@ pub(crate) struct Window<T> {
     entries: BTreeMap<u64, Entry<T>>,
     next: u64,
     holds: u64,
+    /// The holds that were not released. The broker still sends while it is told that one is given up: what comes then
+    /// goes to the next member, too, and here it would overtake what went back before it.
+    live: HashSet<Hold>,
     /// How many of a key are out.
     out: HashMap<Arc<str>, usize>,
     out_in_all: usize,
@@ -55,6 +58,7 @@ impl<T> Window<T> {
             entries: BTreeMap::new(),
             next: 0,
             holds: 0,
+            live: HashSet::new(),
             out: HashMap::new(),
             out_in_all: 0,
             delayed: HashMap::new(),
@@ -64,11 +68,16 @@ impl<T> Window<T> {
     /// Begins a hold on a partition.
     pub(crate) fn hold(&mut self) -> Hold {
         self.holds += 1;
-        Hold(self.holds)
+        let hold = Hold(self.holds);
+        self.live.insert(hold);
+        hold
     }
 
-    /// Takes in what the broker sent.
+    /// Takes in what the broker sent; nothing by a hold that was released.
     pub(crate) fn arrived(&mut self, hold: Hold, message: Message, attempt: u32, tag: T) {
+        if !self.live.contains(&hold) {
+            return;
+        }
         let (mut since, mut attempt) = (None, attempt);
         if let Some((until, before)) = self.delayed.get(&message.id) {
             since = Some(*until);
@@ -169,8 +178,10 @@ impl<T> Window<T> {
         }
     }
 
-    /// Forgets all that came by a hold: the broker sends it again, to whoever has the partition then.
+    /// Forgets all that came by a hold, and takes in no more of it: the broker sends it again, to whoever has the
+    /// partition then.
     pub(crate) fn release(&mut self, hold: Hold) -> Vec<T> {
+        self.live.remove(&hold);
         self.remove(|entry| entry.hold == hold)
     }
 
@@ -211,8 +222,9 @@ impl<T> Window<T> {
         old.map(|entry| entry.tag.clone()).collect()
     }
 
-    /// Forgets everything: the connection is gone.
+    /// Forgets everything, and takes in no more by the holds there are: the connection is gone.
     pub(crate) fn clear(&mut self) {
+        self.live.clear();
         drop(self.remove(|_| true));
     }
 
@@ -384,6 +396,22 @@ mod tests {
         window.end(&first[0].receipt);
         assert!(window.release_idle(hold));
         assert!(window.take(9, 10, now).is_empty());
+    }
+
+    #[test]
+    fn what_comes_by_a_hold_that_was_given_up_overtakes_nothing() {
+        let (mut window, hold) = filled(&[(Some("a"), "a1"), (Some("a"), "a2")]);
+        let (now, next) = (Instant::now(), window.hold());
+        assert!(window.release_idle(hold));
+        window.arrived(hold, message(Some("a"), "a3"), 1, ());
+        assert!(window.take(9, 10, now).is_empty());
+        window.arrived(next, message(Some("a"), "a1"), 2, ());
+        window.clear();
+        window.arrived(next, message(Some("a"), "a2"), 2, ());
+        assert!(window.take(9, 10, now).is_empty());
+        let hold = window.hold();
+        window.arrived(hold, message(Some("a"), "a1"), 3, ());
+        assert_eq!(kinds(&window.take(9, 10, now)), ["a1"]);
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! another one under the same name, nothing of other files, and nothing after `verify_after`. Whoever
 //! changes a target by other means than migrating takes its rows away in the same action.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use pgfleet_migrate::State;
-use pgfleet_postgres::{Connection, Purpose, Row, Type, connect};
+use pgfleet_postgres::{Connection, Purpose, ToSql, Type, connect};
 use serde::Serialize;
 
 use crate::catalogue::Catalogue;
@@ -241,47 +241,46 @@ impl Solution {
         let services: Vec<&str> = tenant_services(&self.manifest).map(|service| service.name.as_str()).collect();
         let plans: Vec<&str> = services.iter().map(|service| prints.get(service).unwrap_or_default()).collect();
         let seconds = i64::try_from(verify_after.as_secs()).unwrap_or(i64::MAX);
-        let present = self.present_databases(catalogue).await;
-        let (identifiers, oids): (Vec<String>, Vec<u32>) = present.into_iter().unzip();
-        let rows = catalogue
-            .connection()
-            .query(
-                &format!(
-                    "SELECT n.name, w.service, \
-                       t.state = 'current' AND t.plan = w.plan AND w.plan <> '' \
-                         AND t.verified_at > now() - $3::bigint * interval '1 second' \
-                         AND (s.server = '' OR n.moving OR p.oid IS NOT NULL), n.moving \
-                     {REACHED} LEFT JOIN unnest($4::text[], $5::oid[]) AS p (identifier, oid) \
-                       ON p.identifier = s.system_identifier AND p.oid = s.database_oid WHERE {SERVED}"
-                ),
-                &[
-                    (&services, Type::TEXT_ARRAY),
-                    (&plans, Type::TEXT_ARRAY),
-                    (&seconds, Type::INT8),
-                    (&identifiers, Type::TEXT_ARRAY),
-                    (&oids, Type::OID_ARRAY),
-                ],
-            )
-            .await
-            .map_err(|error| failed(&error))?;
-        let (moved, there): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get::<_, bool>(3));
-        let stale = |row: &&Row| row.get::<_, Option<bool>>(2) != Some(true);
-        let mut moving: Vec<String> = moved.into_iter().filter(stale).map(|row| row.get(0)).collect();
-        moving.sort_unstable();
-        moving.dedup();
-        let targets = there.len();
-        Ok(Stale {
-            targets,
-            moving,
-            stale: there.into_iter().filter(stale).map(|row| (row.get(0), row.get(1))).collect(),
-        })
+        let sql = format!(
+            "SELECT n.name, w.service, n.moving, \
+               t.state = 'current' AND t.plan = w.plan AND w.plan <> '' \
+                 AND t.verified_at > now() - $3::bigint * interval '1 second', \
+               s.server = '', s.system_identifier, coalesce(s.database_oid, 0::oid) \
+             {REACHED} WHERE {SERVED}"
+        );
+        let values: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&services, Type::TEXT_ARRAY), (&plans, Type::TEXT_ARRAY), (&seconds, Type::INT8)];
+        // The servers are asked meanwhile.
+        let known = catalogue.connection().query(&sql, &values);
+        let (rows, present) = futures_util::future::join(known, self.present_databases(catalogue)).await;
+        let mut found = Stale::default();
+        for row in rows.map_err(|error| failed(&error))? {
+            let moving: bool = row.get(2);
+            // One that is being moved may be on its way; where a string was given, nobody asks the server.
+            let is_there = moving || row.get(4) || present.contains(&(row.get(5), row.get(6)));
+            let is_stale = row.get::<_, Option<bool>>(3) != Some(true) || !is_there;
+            if !moving {
+                found.targets += 1;
+            }
+            if !is_stale {
+                continue;
+            }
+            if moving {
+                found.moving.push(row.get(0));
+            } else {
+                found.stale.push((row.get(0), row.get(1)));
+            }
+        }
+        found.moving.sort_unstable();
+        found.moving.dedup();
+        Ok(found)
     }
 
     /// Lists which databases the solution's servers have, as far as they answer: one that was dropped
     /// behind our back, or made again, is not what is remembered of it.
-    async fn present_databases(&self, catalogue: &Catalogue) -> Vec<(String, u32)> {
+    async fn present_databases(&self, catalogue: &Catalogue) -> HashSet<(String, u32)> {
         // Not being able to look is no error here: what is not known to be there is stale, so it is looked at, and a
-        // control database that is gone fails the question that comes behind this one.
+        // control database that is gone fails the question beside this one.
         let used = catalogue
             .connection()
             .query("SELECT DISTINCT server FROM control.tenant_strings WHERE server <> ''", &[])
@@ -294,7 +293,6 @@ impl Solution {
                 let identifier = pgfleet_postgres::identity::system_identifier(&connection).await.ok()?;
                 let rows =
                     connection.query("SELECT oid FROM pg_catalog.pg_database WHERE datallowconn", &[]).await.ok();
-                connection.close().await;
                 Some(rows?.iter().map(|row| (identifier.clone(), row.get(0))).collect::<Vec<_>>())
             });
         futures_util::future::join_all(looks).await.into_iter().flatten().flatten().collect()
