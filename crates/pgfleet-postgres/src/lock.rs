@@ -119,47 +119,55 @@ where
 {
     let number = key.number();
     let (mut asked, mut found) = join(ask(connection, number), read()).await;
-    if asked.as_ref().is_ok_and(|(answer, _)| answer == NOT_OURS) && connection.proven().is_none() {
+    if asked.as_ref().is_ok_and(|(answer, _)| *answer == Answer::NotOurs) && connection.proven().is_none() {
         session::prove(connection).await?;
         (asked, found) = join(ask(connection, number), read()).await;
     }
-    let (answer, held) = asked?;
-    if answer == NOT_OURS {
-        return Err(session::refused(connection, "its session was changed"));
+    match asked? {
+        (Answer::NotOurs, _) => Err(session::refused(connection, "its session was changed")),
+        (Answer::Refused, _) => Ok(None),
+        (Answer::Granted, false) => Err(session::refused(connection, "the lock was granted to another session")),
+        (Answer::Granted, true) => Ok(Some(found)),
     }
-    if answer != GRANTED {
-        return Ok(None);
-    }
-    if !held {
-        return Err(session::refused(connection, "the lock was granted to another session"));
-    }
-    Ok(Some(found))
 }
 
-const GRANTED: &str = "1";
-const NOT_OURS: &str = "2";
+/// What asking for the lock led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Somebody else has it.
+    Refused,
+    Granted,
+    /// The session is not the one that we logged in to, so it was not asked for.
+    NotOurs,
+}
 
 /// Asks for the lock if this is a session of ours, and right behind it whether this session holds it.
-async fn ask(connection: &Connection, number: i32) -> Result<(String, bool), Error> {
+async fn ask(connection: &Connection, number: i32) -> Result<(Answer, bool), Error> {
     let sql = format!(
-        "SELECT CASE WHEN {} THEN pg_catalog.pg_try_advisory_lock({SPACE}, {number})::int ELSE {NOT_OURS} END",
+        "SELECT CASE WHEN {} THEN pg_catalog.pg_try_advisory_lock({SPACE}, {number})::int ELSE 2 END",
         connection.ours_sql()
     );
     // A message of its own: a pooler may give it to another session, and that is what is to be found out. Who has a lock
-    // is granted it again, and nobody else is; `pg_locks` would say it, too, and cost a session that is just made more
-    // than all else here together. The file of a table lies in the folder of this database.
+    // is granted it again, and nobody else is; `pg_locks` would say it, too, and costs a session that is just made three
+    // times as much. The file of a table lies in the folder of this database.
     let look = format!(
         "SELECT CASE WHEN pg_catalog.pg_try_advisory_lock({SPACE}, {number}) \
          THEN pg_catalog.pg_advisory_unlock({SPACE}, {number})::int ELSE 0 END, \
          pg_catalog.pg_relation_filepath('pg_catalog.pg_class')"
     );
-    let (rows, looked) = try_join(connection.simple(&sql), connection.simple(&look)).await?;
-    let looked = looked.first();
-    if let Some(oid) = looked.and_then(|row| row.get(1)).and_then(database_of) {
+    // No answer is an error: it must not pass for one that says that somebody else has the lock.
+    let (asked, looked) = try_join(session::first(connection, &sql), session::first(connection, &look)).await?;
+    // Not known, it is asked for where it is needed.
+    if let Some(oid) = looked.get(1).and_then(database_of) {
         connection.set_database_oid(oid);
     }
-    let held = looked.and_then(|row| row.get(0)) == Some("1");
-    Ok((rows.first().and_then(|row| row.get(0)).unwrap_or_default().to_owned(), held))
+    let answer = match asked.get(0) {
+        Some("0") => Answer::Refused,
+        Some("1") => Answer::Granted,
+        Some("2") => Answer::NotOurs,
+        _ => return Err(session::refused(connection, "the answer is to another question")),
+    };
+    Ok((answer, looked.get(0) == Some("1")))
 }
 
 /// The oid of the database in whose folder a file is: `base/16384/1259`, or

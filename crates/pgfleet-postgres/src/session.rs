@@ -221,7 +221,8 @@ pub(crate) fn refused(connection: &Connection, seen: &str) -> Error {
     )
 }
 
-async fn first(connection: &Connection, sql: &str) -> Result<tokio_postgres::SimpleQueryRow, Error> {
+/// Asks something that always has an answer.
+pub(crate) async fn first(connection: &Connection, sql: &str) -> Result<tokio_postgres::SimpleQueryRow, Error> {
     let rows = connection.simple(sql).await?;
     rows.into_iter().next().ok_or_else(|| refused(connection, "an answer did not come"))
 }
