@@ -39,12 +39,18 @@ impl Mover<'_> {
     /// left is dropped. Returns its oid, and what is worth knowing.
     pub(super) async fn make_destination(
         &self,
-        work: &Move,
+        work: &mut Move,
         from: &Connection,
         to: &Connection,
     ) -> Result<(u32, Vec<String>), Error> {
-        let failed = |error: &pgfleet_postgres::Error| Error::postgres(cannot_make(work), error);
         self.drop_destination(work, to).await?;
+        if work.to_oid.take().is_some() {
+            // Forgotten before the next one is made: one that the server makes when this process dies has no mark yet,
+            // and is known by there being no other.
+            self.catalogue.advance_move(work).await?;
+        }
+        let work = &*work;
+        let failed = |error: &pgfleet_postgres::Error| Error::postgres(cannot_make(work), error);
         let look = look_of(from, &work.from_database).await.map_err(|error| failed(&error))?;
         let name = quote_ident(&work.to_database);
         let mut notes = Vec::new();

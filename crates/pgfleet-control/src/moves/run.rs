@@ -186,13 +186,6 @@ impl Mover<'_> {
         let began = self.starts(work, "copy")?;
         let mut first: Option<Error> = None;
         for (at, dump) in found.dumps.iter().enumerate() {
-            if work.to_oid.is_some() {
-                // Forgotten before the next one is made: one that the server makes when this process dies has no mark
-                // yet, and is known by there being no other.
-                self.drop_destination(work, &hands.to).await?;
-                work.to_oid = None;
-                self.catalogue.advance_move(work).await?;
-            }
             let (oid, notes) = self.make_destination(work, &hands.from, &hands.to).await?;
             work.to_oid = Some(oid);
             self.catalogue.advance_move(work).await?;
