@@ -4,6 +4,9 @@
  *   limit run THREADS SQL-FILE < connection-strings   connect to each, send the file as one message, read the answer
  *   limit connect < connection-strings                connect to each, one after the other
  *   limit statements THREADS URL < statements         each thread connects once and sends the next line
+ *   limit make THREADS URL SQL-FILE < lines           each thread connects once; of the next line, which is statements and
+ *                                                     a connection string between tabs, it sends the statements one after
+ *                                                     the other, then connects to the string and sends the file
  *   limit peak PROGRAM ARGUMENT...                     run a program, print its peak memory in kB to standard output
  *
  * C over libpq, because there is nothing thinner between a program and the server that people use. No parsing, no
@@ -56,7 +59,18 @@ static void *work(void *unused)
 	return unused;
 }
 
-static const char *server; /* of `statements` */
+static const char *server; /* of `statements` and `make` */
+
+static void send_text(PGconn *connection, const char *statements)
+{
+	PGresult *result = PQexec(connection, statements);
+
+	if (PQresultStatus(result) != PGRES_COMMAND_OK) {
+		fputs(PQerrorMessage(connection), stderr);
+		atomic_fetch_add(&failures, 1);
+	}
+	PQclear(result);
+}
 
 static void *send_lines(void *unused)
 {
@@ -68,13 +82,15 @@ static void *send_lines(void *unused)
 		atomic_fetch_add(&failures, 1);
 	}
 	while (failures == 0 && (line = atomic_fetch_add(&next_target, 1)) < target_count) {
-		PGresult *result = PQexec(connection, targets[line]);
+		char *rest = targets[line], *field = strsep(&rest, "\t");
 
-		if (PQresultStatus(result) != PGRES_COMMAND_OK) {
-			fputs(PQerrorMessage(connection), stderr);
-			atomic_fetch_add(&failures, 1);
-		}
-		PQclear(result);
+		for (; rest != NULL; field = strsep(&rest, "\t"))
+			send_text(connection, field);
+		/* What is behind the last tab is a target; where there is no file, it is one more statement. */
+		if (sql != NULL && failures == 0)
+			visit(field);
+		else if (failures == 0)
+			send_text(connection, field);
 	}
 	PQfinish(connection);
 	return unused;
@@ -160,8 +176,14 @@ int main(int argc, char **argv)
 		server = argv[3];
 		return run(atoi(argv[2]), send_lines);
 	}
+	if (argc == 5 && strcmp(argv[1], "make") == 0) {
+		server = argv[3];
+		sql = read_file(argv[4]);
+		return run(atoi(argv[2]), send_lines);
+	}
 	if (argc > 2 && strcmp(argv[1], "peak") == 0)
 		return peak(argv + 2);
-	fputs("usage: limit run THREADS SQL-FILE | connect | statements THREADS URL | peak PROGRAM ARGUMENT...\n", stderr);
+	fputs("usage: limit run THREADS SQL-FILE | connect | statements THREADS URL |\n"
+	      "             make THREADS URL SQL-FILE | peak PROGRAM ARGUMENT...\n", stderr);
 	return 2;
 }

@@ -62,6 +62,13 @@ impl Limit {
         command
     }
 
+    /// Sends statements like [`statements`](Self::statements), and after those of a line a message to its target.
+    pub(crate) fn make(&self, threads: usize, url: &str, message: &Path, lines: &Path) -> Command {
+        let mut command = self.with_targets(lines);
+        command.arg("make").arg(threads.to_string()).arg(url).arg(message);
+        command
+    }
+
     fn with_targets(&self, targets: &Path) -> Command {
         let mut command = Command::new(&self.program);
         // A file that cannot be opened shows as a run without targets, so look now.

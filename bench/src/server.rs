@@ -97,6 +97,15 @@ impl Server {
         Ok(())
     }
 
+    /// Runs a query and returns its rows as psql writes them: a line each.
+    pub(crate) fn read(&self, database: &str, query: &str) -> Result<String> {
+        let mut psql = Command::new(self.psql());
+        psql.args(["--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--command", query]);
+        let output = psql.arg(self.url(database)).output().context("cannot run psql")?;
+        ensure!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Prepares a round: nothing of it is measured, and nothing of it is left to be written during what is.
     ///
     /// Without fsync, and with one call for the whole disk at the end: every DROP DATABASE makes a checkpoint, and a
@@ -113,9 +122,7 @@ impl Server {
         self.execute("postgres", &[format!("ALTER SYSTEM SET fsync = {value}"), "SELECT pg_reload_conf()".to_owned()])?;
         // The signal takes its time; a new session has what the postmaster has read.
         for _ in 0..500 {
-            let mut show = Command::new(self.psql());
-            show.args(["--no-psqlrc", "--tuples-only", "--no-align", "--command=SHOW fsync"]).arg(self.url("postgres"));
-            if String::from_utf8_lossy(&show.output()?.stdout).trim() == value {
+            if self.read("postgres", "SHOW fsync")?.trim() == value {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(10));
