@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pgfleet_control::manifest::{self, Loaded, Manifest, Sources};
 use pgfleet_control::program::Programs;
 use pgfleet_control::services::Stopper;
-use pgfleet_control::solution::{Solution, Surroundings, wait_for_servers};
+use pgfleet_control::solution::{Next, Solution, Surroundings, wait_for_servers};
 use pgfleet_migrate::options::{Stop, Who};
 
 use crate::args::Global;
@@ -125,7 +125,7 @@ impl Context {
             old_key: secret("PGFLEET_KEY_OLD"),
             stop: self.stop.clone(),
             programs: self.programs.clone(),
-            copies_next: false,
+            next: Next::Anything,
         }
     }
 
@@ -134,9 +134,9 @@ impl Context {
         Box::pin(self.open_in(self.surroundings())).await
     }
 
-    /// Likewise, for making tenants' databases next.
-    pub(crate) async fn open_to_copy(&self) -> Result<Solution, CommandError> {
-        Box::pin(self.open_in(Surroundings { copies_next: true, ..self.surroundings() })).await
+    /// Likewise, for something that is known.
+    pub(crate) async fn open_for(&self, next: Next) -> Result<Solution, CommandError> {
+        Box::pin(self.open_in(Surroundings { next, ..self.surroundings() })).await
     }
 
     async fn open_in(&self, surroundings: Surroundings) -> Result<Solution, CommandError> {

@@ -137,17 +137,7 @@ impl Solution {
     ///
     /// It is another solution's, or cannot be reached.
     pub async fn catalogue_if_any(&self) -> Result<Option<Catalogue>, Error> {
-        let (catalogue, knows_tenants) = if let Some(kept) = self.take_control() {
-            kept
-        } else {
-            let control = &self.manifest.control;
-            let admin = &self.server(&control.server).admin;
-            let opened = Catalogue::open_if_there(admin, &control.database).await?;
-            let Some(catalogue) = opened else { return Ok(None) };
-            Catalogue::refuse_foreign(catalogue.connection(), &self.manifest.solution.name).await?;
-            let knows_tenants = catalogue.has_tenants().await?;
-            (catalogue, knows_tenants)
-        };
+        let Some((catalogue, knows_tenants)) = Box::pin(self.open_control()).await? else { return Ok(None) };
         if knows_tenants {
             return Ok(Some(catalogue));
         }

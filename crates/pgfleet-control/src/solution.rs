@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pgfleet_local::Running;
 use pgfleet_migrate::options::{self, Who};
@@ -40,9 +41,20 @@ pub struct Surroundings {
     pub stop: options::Stop,
     /// The programs of services that were started; the caller closes them at the end.
     pub programs: Programs,
-    /// Whether tenants' databases are made next: what that begins with is opened at once and side by side,
-    /// and stays open until then.
-    pub copies_next: bool,
+    /// What is done next: what that begins with is opened at once, and stays open until then.
+    pub next: Next,
+}
+
+/// What is done next with a solution that is opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing that is known.
+    #[default]
+    Anything,
+    /// Databases are migrated: the control database is asked before and after.
+    Migrations,
+    /// Tenants' databases are made: the server on which they are is needed, too.
+    Copies,
 }
 
 /// One server that answers.
@@ -75,11 +87,17 @@ pub struct Solution {
     kept: Mutex<Box<Kept>>,
 }
 
+/// For how long the control database is kept open for who comes next. Behind it something may have closed the
+/// connection without telling us.
+const FRESH: Duration = Duration::from_secs(20);
+
 /// Connections that are open already.
 #[derive(Debug, Default)]
 struct Kept {
-    /// The control database, and whether it has the tables for tenants.
-    control: Option<(Catalogue, bool)>,
+    /// What comes.
+    next: Next,
+    /// The control database, since when it waits, and whether it has the tables for tenants.
+    control: Option<(Catalogue, Instant, bool)>,
     /// Servers, as their administrator.
     admins: BTreeMap<String, Admin>,
 }
@@ -122,13 +140,12 @@ impl Solution {
         let keys = if uses_file(&manifest) { None } else { Some(key_ring(&manifest, &place, surroundings)?) };
         let programs = surroundings.programs.clone();
         let capacities = BTreeMap::new();
-        let kept = Mutex::default();
+        let kept = Mutex::new(Box::new(Kept { next: surroundings.next, ..Kept::default() }));
         let mut solution =
             Self { manifest, place, servers, vault, options, keys, programs, bundle: None, capacities, kept };
-        if surroundings.copies_next {
-            Box::pin(solution.open_ahead()).await?;
-        } else {
-            Box::pin(solution.read_credentials()).await?;
+        match surroundings.next {
+            Next::Copies => Box::pin(solution.open_ahead()).await?,
+            next => Box::pin(solution.read_credentials(next == Next::Migrations)).await?,
         }
         Ok(solution)
     }
@@ -148,7 +165,8 @@ impl Solution {
         let (control, admin) = futures_util::future::join(self.read_control(true), admin).await;
         let (vault, control) = control?;
         self.learn(&vault);
-        **self.lock_kept() = Kept { control, admins: admin.into_iter().collect() };
+        self.keep_control(control);
+        self.lock_kept().admins = admin.into_iter().collect();
         Ok(())
     }
 
@@ -156,9 +174,36 @@ impl Solution {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the control database that was opened ahead, and whether it has the tables for tenants.
-    pub(crate) fn take_control(&self) -> Option<(Catalogue, bool)> {
-        self.lock_kept().control.take().filter(|(catalogue, _)| !catalogue.connection().is_closed())
+    /// Opens the control database, or takes it as it was left open, and says whether it has the tables for
+    /// tenants; none when it is not made yet.
+    ///
+    /// # Errors
+    ///
+    /// It is another solution's, or cannot be reached.
+    pub(crate) async fn open_control(&self) -> Result<Option<(Catalogue, bool)>, Error> {
+        let kept = self.lock_kept().control.take();
+        if let Some((catalogue, since, knows_tenants)) = kept
+            && since.elapsed() < FRESH
+            && !catalogue.connection().is_closed()
+        {
+            return Ok(Some((catalogue, knows_tenants)));
+        }
+        let control = &self.manifest.control;
+        let opened = Catalogue::open_if_there(&self.server(&control.server).admin, &control.database).await?;
+        let Some(catalogue) = opened else { return Ok(None) };
+        Catalogue::refuse_foreign(catalogue.connection(), &self.manifest.solution.name).await?;
+        let knows_tenants = catalogue.has_tenants().await?;
+        Ok(Some((catalogue, knows_tenants)))
+    }
+
+    /// Whether databases are migrated next.
+    pub(crate) fn expects_migrations(&self) -> bool {
+        self.lock_kept().next == Next::Migrations
+    }
+
+    /// Leaves the control database open for who comes next, with whether it has the tables for tenants.
+    pub(crate) fn keep_control(&self, control: Option<(Catalogue, bool)>) {
+        self.lock_kept().control = control.map(|(catalogue, knows_tenants)| (catalogue, Instant::now(), knows_tenants));
     }
 
     /// Takes the connection to a server that was opened ahead.
@@ -287,9 +332,10 @@ impl Solution {
     }
 
     /// Reads the credentials that are in the control database, when that is where they are.
-    async fn read_credentials(&mut self) -> Result<(), Error> {
-        let (vault, _) = self.read_control(false).await?;
+    async fn read_credentials(&mut self, keep: bool) -> Result<(), Error> {
+        let (vault, control) = self.read_control(keep).await?;
         self.learn(&vault);
+        self.keep_control(control);
         Ok(())
     }
 
@@ -373,7 +419,7 @@ impl Solution {
                     vault::store_sealed(catalogue.connection(), &keys, server, role, &credential).await?;
                 }
                 catalogue.close().await;
-                self.read_credentials().await?;
+                self.read_credentials(false).await?;
             } else {
                 let (vault, ()) = SecretsFile::new(&self.place).update(|vault| {
                     for (server, role) in &missing {

@@ -250,9 +250,9 @@ impl Solution {
         );
         let values: [(&(dyn ToSql + Sync), Type); 3] =
             [(&services, Type::TEXT_ARRAY), (&plans, Type::TEXT_ARRAY), (&seconds, Type::INT8)];
-        // The servers are asked meanwhile.
+        // The servers are asked meanwhile. Which ones comes first: the answers come in the order of the questions.
         let known = catalogue.connection().query(&sql, &values);
-        let (rows, present) = futures_util::future::join(known, self.present_databases(catalogue)).await;
+        let (present, rows) = futures_util::future::join(self.present_databases(catalogue), known).await;
         let mut found = Stale::default();
         for row in rows.map_err(|error| failed(&error))? {
             let moving: bool = row.get(2);

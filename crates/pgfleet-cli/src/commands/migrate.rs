@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pgfleet_control::Solution;
 use pgfleet_control::fleet::TargetReport;
 use pgfleet_control::rollouts::{Ask, Begun};
+use pgfleet_control::solution::Next;
 use pgfleet_migrate::options::Concurrently;
 use pgfleet_migrate::{Options, Outcome, Report, Set, SetPath, Target, run};
 use pgfleet_postgres::{Address, Surroundings};
@@ -30,7 +31,7 @@ pub(crate) async fn run(context: &Context, arguments: &Migrate) -> Result<Exit, 
         return one_database(context, arguments, folder).await;
     }
     let bundle = arguments.bundle.as_deref().map(bundle::read).transpose()?;
-    let mut solution = context.open().await?;
+    let mut solution = context.open_for(Next::Migrations).await?;
     if let Some(bundle) = bundle {
         solution.use_bundle(bundle)?;
         bundle::say_left_out(context, &solution);

@@ -91,18 +91,22 @@ impl Solution {
     ) -> Result<Begun, Error> {
         let Some(catalogue) = self.rollouts_catalogue().await? else { return Ok(Begun::NoTenants) };
         let begun = Box::pin(self.begin(&catalogue, ask, options, observer)).await;
-        catalogue.close().await;
+        if self.expects_migrations() && matches!(begun, Ok(Begun::Current(_) | Begun::NoTenants)) {
+            // Hosts come next, and then their guests, who are looked for in it.
+            self.keep_control(Some((catalogue, true)));
+        } else {
+            catalogue.close().await;
+        }
         begun
     }
 
     /// Opens the control database, brought to this version; none when there is none.
     async fn rollouts_catalogue(&self) -> Result<Option<Catalogue>, Error> {
-        let control = &self.manifest.control;
-        let (admin, name) = (&self.server(&control.server).admin, &self.manifest.solution.name);
-        let Some(catalogue) = Catalogue::open_if_there(admin, &control.database).await? else { return Ok(None) };
-        Catalogue::refuse_foreign(catalogue.connection(), name).await?;
-        if !catalogue.has_tenants().await? {
-            Catalogue::make(admin, &control.database, name, self.options()).await?;
+        let Some((catalogue, knows_tenants)) = Box::pin(self.open_control()).await? else { return Ok(None) };
+        if !knows_tenants {
+            let control = &self.manifest.control;
+            let admin = &self.server(&control.server).admin;
+            Catalogue::make(admin, &control.database, &self.manifest.solution.name, self.options()).await?;
         }
         Ok(Some(catalogue))
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use pgfleet_control::Error;
 use pgfleet_control::connections;
+use pgfleet_control::solution::Next;
 use pgfleet_control::tenants::{Done, Home, NewString, NewTenant, Tenant};
 use pgfleet_migrate::{Event, Observer};
 
@@ -18,7 +19,7 @@ use crate::talk::{Progress, counted, human};
 pub(super) async fn run(context: &Context, arguments: TenantCreate) -> Result<Exit, CommandError> {
     let names = names(&arguments)?;
     let copies = arguments.connection.is_empty() && !arguments.no_database;
-    let solution = if copies { context.open_to_copy().await? } else { context.open().await? };
+    let solution = context.open_for(if copies { Next::Copies } else { Next::Anything }).await?;
     let known = connections::names(&solution.manifest);
     let mut strings = Vec::with_capacity(arguments.connection.len());
     for given in &arguments.connection {
