@@ -242,6 +242,8 @@ pub trait StreamStore: fmt::Debug + Send + Sync {
 
     /// Closes a stream for appends, or opens it again.
     ///
+    /// An append that is under way meanwhile may still come in.
+    ///
     /// # Errors
     ///
     /// [`NotFound`](crate::ErrorKind::NotFound) for a stream that does not exist.

@@ -7,7 +7,8 @@
 -- handed out, and of what is visible in `hi` that with a `seq` up to `pos`. `slot` says in which of the two tables a row is,
 -- and nothing depends on it.
 
-CREATE SEQUENCE :"schema".queue_seq CACHE 1;
+-- In steps, so that a statement that puts up to so many messages in draws from it once.
+CREATE SEQUENCE :"schema".queue_seq INCREMENT BY 1024 CACHE 1;
 CREATE SEQUENCE :"schema".claim_seq CACHE 1;
 -- Cells: which of the two tables is written to.
 CREATE SEQUENCE :"schema".queue_slot MINVALUE 0 MAXVALUE 1 START 0;
@@ -973,7 +974,8 @@ BEGIN
     IF NOT a_only_dead THEN
         v_hi := pg_current_snapshot();
         v_next := pg_current_xact_id();
-        v_top := coalesce(pg_sequence_last_value('queue_seq'), 0);
+        -- Of the step that was drawn last, the last.
+        v_top := coalesce(pg_sequence_last_value('queue_seq') + 1023, 0);
         SELECT count(*) INTO v_all FROM queue_ready r WHERE r.queue_id = a_queue AND pg_visible_in_snapshot(r.xid, v_hi);
         SELECT v_all + coalesce(sum(cardinality(c.passed)), 0) INTO v_all FROM queue_cursors c WHERE c.queue_id = a_queue;
         -- What waits to be handed out again.

@@ -7,6 +7,7 @@ use pgfleet_postgres::pool::{Pooled, Transaction};
 use uuid::Uuid;
 
 use super::Known;
+use super::sql::STEP;
 use crate::Store;
 use crate::error::failed;
 use crate::store::Inner;
@@ -76,11 +77,11 @@ impl Inner {
         let broken = |error| failed(format!("nothing could be put into queue {}", known.name), error);
         let ids: Vec<Id> = items.iter().map(|_| Id(Uuid::now_v7())).collect();
         let types: Vec<&str> = items.iter().map(|item| &*item.kind).collect();
-        let data: Vec<Jsonb<&str>> = items.iter().map(|item| Jsonb(item.data.as_str())).collect();
         // One lane a call: whoever takes a batch finds it in one place.
         let any: i32 = rand::random_range(0..known.lanes);
-        if items.iter().all(is_plain) {
+        if items.len() <= STEP && items.iter().all(is_plain) {
             let lane = block(known, 0) + any;
+            let data: Vec<&str> = items.iter().map(|item| item.data.as_str()).collect();
             let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
                 [&known.id, &lane, &&*known.name, &ids, &types, &data];
             if db.execute(&self.queues.sql.put_plain, &values).await.map_err(broken)? > 0 {
@@ -97,6 +98,7 @@ impl Inner {
                 None => block(known, item.priority) + any,
             })
             .collect();
+        let data: Vec<Jsonb<&str>> = items.iter().map(|item| Jsonb(item.data.as_str())).collect();
         let priorities: Vec<i16> = items.iter().map(|item| item.priority).collect();
         let delays: Vec<i64> =
             items.iter().map(|item| i64::try_from(item.delay.as_micros()).unwrap_or(i64::MAX / 4)).collect();

@@ -91,6 +91,34 @@ pub(crate) fn hash_of(stream: &str) -> i32 {
     upper.cast_signed()
 }
 
+/// Appends in one statement what most appends are: one event of which nothing more is said, to a stream that nobody else
+/// appends to just now, that was never emptied, and that has the version that is expected. None when it is another one;
+/// nothing has been done then.
+///
+/// It takes two thirds of the time of the function that can do everything. Who archives the stream meanwhile does not
+/// wait for it: the event may come in just behind.
+pub(super) async fn plain(db: &Pooled, sql: &Sql, append: &Append) -> Result<Option<Outcome>, Error> {
+    let [event] = &append.events[..] else { return Ok(None) };
+    if !event.meta.is_empty() {
+        return Ok(None);
+    }
+    let (part, expected) = (hash_of(&append.stream), expected(append));
+    let values: [&(dyn ToSql + Sync); 6] =
+        [&&*append.stream, &part, &expected, &Id(event.id), &&*event.kind, &Jsonb(event.data.as_str())];
+    let row = db.query_opt(&sql.append_plain, &values).await;
+    let row = row.map_err(|error| failed("events could not be appended", error))?;
+    Ok(row.map(|row| Outcome::of(row.get(0))))
+}
+
+/// The version that is expected, as the statements take it.
+fn expected(append: &Append) -> i64 {
+    match append.expected {
+        Expected::Any => -1,
+        Expected::NoStream => 0,
+        Expected::Exact(version) => i64::try_from(version).unwrap_or(i64::MAX),
+    }
+}
+
 /// Runs appends in one statement. `whole`: all or nothing; `wait`: for whoever holds the lock of a stream.
 pub(super) async fn run(
     db: &Pooled,
@@ -102,17 +130,12 @@ pub(super) async fn run(
     let count = appends.iter().map(|append| append.events.len()).sum();
     let names: Vec<&str> = appends.iter().map(|append| &*append.stream).collect();
     let parts: Vec<i32> = names.iter().map(|name| hash_of(name)).collect();
-    let mut expected = Vec::with_capacity(appends.len());
+    let expected: Vec<i64> = appends.iter().map(|append| expected(append)).collect();
     let (mut of, mut step) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut ids, mut kinds) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let mut data = Vec::with_capacity(count);
     let mut said = Said::default();
     for (index, append) in appends.iter().enumerate() {
-        expected.push(match append.expected {
-            Expected::Any => -1,
-            Expected::NoStream => 0,
-            Expected::Exact(version) => i64::try_from(version).unwrap_or(i64::MAX),
-        });
         for (place, event) in append.events.iter().enumerate() {
             of.push(i32::try_from(index + 1).unwrap_or(i32::MAX));
             step.push(i32::try_from(place + 1).unwrap_or(i32::MAX));

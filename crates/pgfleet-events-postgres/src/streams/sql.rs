@@ -1,6 +1,6 @@
 //! The statements, with the schema's name in them.
 
-use pgfleet_postgres::quote_ident;
+use pgfleet_postgres::{quote_ident, quote_literal};
 
 use super::read::CONDITIONS;
 use super::{rows, tick};
@@ -10,6 +10,8 @@ pub(crate) struct Sql {
     pub(super) append: String,
     /// To one stream, waiting for its lock.
     pub(super) append_one: String,
+    /// One event of which nothing is said but what it says itself, to a stream whose lock is free.
+    pub(super) append_plain: String,
     pub(super) read_forward: String,
     pub(super) read_backward: String,
     pub(super) main: String,
@@ -29,6 +31,7 @@ pub(crate) struct Sql {
 impl Sql {
     pub(super) fn new(schema: &str) -> Self {
         let s = quote_ident(schema);
+        let seq = quote_literal(&format!("{s}.events_seq"));
         let (ticks, events) = (tick::COLUMNS, rows::COLUMNS);
         // The first tick that holds an event: none before it does.
         let tick_of = format!(
@@ -51,6 +54,18 @@ impl Sql {
         Self {
             append: format!("SELECT {s}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"),
             append_one: format!("SELECT {s}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"),
+            // The levels fix the order: the lock, the transaction's id, the version, the number of the event. Whoever
+            // had the lock a moment ago may not be seen yet; then the version is taken, and nothing is appended.
+            append_plain: format!(
+                "INSERT INTO {s}.events (seq, xid, version, at, id, part, stream, type, data) \
+                 SELECT nextval({seq}), h.xid, h.have + 1, h.at, $4, $2, $1, $5, $6 \
+                 FROM (SELECT a.xid, a.at, coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = $1 \
+                 ORDER BY e.version DESC LIMIT 1), 0) AS have \
+                 FROM (SELECT pg_current_xact_id() AS xid, clock_timestamp() AS at \
+                 WHERE pg_try_advisory_xact_lock(hashtextextended($1, 7)) OFFSET 0) AS a OFFSET 0) AS h \
+                 WHERE $3::bigint IN (-1, h.have) AND NOT EXISTS (SELECT FROM {s}.stream_states k WHERE k.stream = $1) \
+                 ON CONFLICT (stream, version) DO NOTHING RETURNING version - 1"
+            ),
             read_forward: format!(
                 "SELECT {events}, {tick_of} FROM {s}.events e WHERE e.stream = $1 AND e.version >= $2 \
                  ORDER BY e.version LIMIT $3"

@@ -181,8 +181,11 @@ async fn alone(store: &Arc<Inner>, job: Job) {
 /// Sends one append.
 async fn one(store: &Arc<Inner>, append: &Append) -> Result<Appended, Error> {
     let db = store.connection().await?;
-    let outcomes = batch::run(&db, &store.streams.sql, &[append], false, true).await?;
-    let answer = outcomes[0].answer(append);
+    let outcome = match batch::plain(&db, &store.streams.sql, append).await? {
+        Some(outcome) => outcome,
+        None => batch::run(&db, &store.streams.sql, &[append], false, true).await?[0],
+    };
+    let answer = outcome.answer(append);
     if answer.is_ok() {
         store.appended();
     }

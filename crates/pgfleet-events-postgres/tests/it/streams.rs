@@ -75,6 +75,35 @@ async fn a_wrong_version_is_told_and_hurts_no_other_append() {
 }
 
 #[tokio::test]
+async fn single_events_for_one_stream_come_one_behind_the_other() {
+    const EACH: usize = 40;
+    let place = Place::new().await;
+    // Stores of their own, as in as many processes: none of them knows of the others.
+    let mut tasks = Vec::new();
+    for _ in 0..6 {
+        let store = place.other();
+        tasks.push(tokio::spawn(async move {
+            let mut versions = Vec::new();
+            for number in 1..=EACH as u64 {
+                versions.push(store.append("hot", Expected::Any, vec![event(number)]).await.unwrap().last);
+            }
+            versions
+        }));
+    }
+    let mut versions = Vec::new();
+    for task in tasks {
+        versions.extend(task.await.unwrap());
+    }
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=6 * EACH as u64).collect::<Vec<_>>());
+    let wrong = place.store.append("hot", Expected::Exact(3), vec![event(1)]).await.unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::WrongVersion { actual: 6 * EACH as u64 });
+    place.store.archive("hot", true).await.unwrap();
+    let closed = place.store.append("hot", Expected::Any, vec![event(1)]).await.unwrap_err();
+    assert_eq!(closed.kind(), ErrorKind::Refused);
+}
+
+#[tokio::test]
 async fn what_the_server_refuses_fails_its_own_append_only() {
     let place = Place::new().await;
     let store = &place.store;

@@ -150,6 +150,27 @@ async fn delays_priorities_dedup_and_limits_hold() {
 }
 
 #[tokio::test]
+async fn batches_of_any_size_keep_their_order_and_are_purged_whole() {
+    let place = Place::new().await;
+    let store = &place.store;
+    // A number is drawn for up to 1,024 messages of a statement; what is more takes another way.
+    for count in [1_024, 1_025, 3] {
+        let put = store.enqueue("q", (0..count).map(item).collect()).await.unwrap();
+        assert_eq!(put.len(), count);
+        let taken = take(store, "q", 2_000, LONG).await;
+        assert_eq!(numbers(&taken), (0..count).collect::<Vec<_>>());
+        assert_eq!(store.acknowledge(&receipts(&taken)).await.unwrap().done, taken.len());
+    }
+    for count in [1_024_usize, 1] {
+        store.enqueue("q", (0..).map(item).take(count).collect()).await.unwrap();
+        assert_eq!(store.purge("q", false).await.unwrap(), count as u64);
+        assert!(store.dequeue("q", "c", 2_000, LONG).await.unwrap().is_empty(), "{count} were purged");
+    }
+    store.enqueue("q", vec![item(7)]).await.unwrap();
+    assert_eq!(numbers(&take(store, "q", 10, LONG).await), [7]);
+}
+
+#[tokio::test]
 async fn a_message_is_there_when_the_callers_transaction_has_committed() {
     let place = Place::new().await;
     let store = &place.store;
