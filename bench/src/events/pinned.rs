@@ -25,7 +25,8 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
             "postgres",
             &["ALTER SYSTEM SET autovacuum = on".to_owned(), "SELECT pg_reload_conf()".to_owned()],
         )?;
-        let turns = 3;
+        // One takes a quarter of a second, which says little by itself.
+        let turns = 9;
         let rate = |times: Vec<Duration>| {
             let total: Duration = times.iter().sum();
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
