@@ -10,10 +10,6 @@ use crate::timing::{self, Contender};
 /// So many in the second part.
 const MANY: usize = 200;
 
-/// Who is compared: ourselves, the same by hand, and the copy alone.
-const NAMES: [&str; 3] =
-    ["pgfleet tenant create", "limit: copy, mark, rights, seed", "limit: CREATE DATABASE … TEMPLATE alone"];
-
 pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let Bench { options, server, limit, .. } = bench;
     let solution = Solution::make(bench, "making")?;
@@ -42,17 +38,20 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
             copies.push(limit.message(&format!("copies-{round}-of-{count}"), &(text.join("\n") + "\n"))?);
         }
         let concurrency = at_a_time.to_string();
-        let [ours, all, alone] = NAMES;
         let mut turns = [
-            Contender::new(ours, |round| {
+            Contender::new("pgfleet tenant create", |round| {
                 if count == 1 {
                     let tenant = &tenants(round)[0];
                     return solution.command(&["tenant", "create", tenant, "--property", "admin_email=a@b.example"]);
                 }
                 solution.command(&["tenant", "create", "--from", &files[round], "--concurrency", &concurrency])
             }),
-            Contender::new(all, |round| limit.make(at_a_time, &url, &seed, &lines[round])),
-            Contender::new(alone, |round| limit.statements(at_a_time, &url, &copies[round])),
+            Contender::new("limit: copy, mark, rights, seed", |round| {
+                limit.make(at_a_time, &url, &seed, &lines[round])
+            }),
+            Contender::new("limit: CREATE DATABASE … TEMPLATE alone", |round| {
+                limit.statements(at_a_time, &url, &copies[round])
+            }),
         ];
         for round in 0..=options.rounds {
             eprintln!("{count} tenants, round {round} of {}", options.rounds);

@@ -6,7 +6,7 @@ use pgfleet_postgres::{quote_ident, quote_literal};
 const MESSAGE: &str = "enqueued_at, id, priority, type, data, key, correlation_id, causation_id, traceparent, tracestate, \
                        tenant, headers";
 
-/// By how much one number that is drawn for messages is above the one before.
+/// By how much one number that is drawn for messages is above the one before, as the sequence `queue_seq` has it.
 pub(super) const STEP: usize = 1024;
 
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Appends as the server is given them: one call, whatever is appended to how many streams.
 
-use pgfleet_events::{Append, Appended, Error, ErrorKind, Expected, Filter};
+use pgfleet_events::{Append, Appended, Error, ErrorKind, Expected, Filter, Meta};
 use pgfleet_postgres::ToSql;
 use pgfleet_postgres::pool::Pooled;
 
@@ -91,23 +91,37 @@ pub(crate) fn hash_of(stream: &str) -> i32 {
     upper.cast_signed()
 }
 
-/// Appends in one statement what most appends are: one event of which nothing more is said, to a stream that nobody else
-/// appends to just now, that was never emptied, and that has the version that is expected. None when it is another one;
-/// nothing has been done then.
+/// Appends in one statement what most appends are: one event, to a stream that nobody else appends to just now, that was
+/// never emptied, and that has the version that is expected. None when it is another one; nothing has been done then.
 ///
-/// It takes two thirds of the time of the function that can do everything. Who archives the stream meanwhile does not
-/// wait for it: the event may come in just behind.
-pub(super) async fn plain(db: &Pooled, sql: &Sql, append: &Append) -> Result<Option<Outcome>, Error> {
+/// It spares the function that can do everything, which is a tenth of an append. Who archives the stream meanwhile does
+/// not wait for it: the event may come in just behind.
+pub(super) async fn event(db: &Pooled, sql: &Sql, append: &Append) -> Result<Option<Outcome>, Error> {
     let [event] = &append.events[..] else { return Ok(None) };
-    if !event.meta.is_empty() {
-        return Ok(None);
-    }
-    let (part, expected) = (hash_of(&append.stream), expected(append));
-    let values: [&(dyn ToSql + Sync); 6] =
-        [&&*append.stream, &part, &expected, &Id(event.id), &&*event.kind, &Jsonb(event.data.as_str())];
-    let row = db.query_opt(&sql.append_plain, &values).await;
+    let (part, expected, meta) = (hash_of(&append.stream), expected(append), &event.meta);
+    let headers = headers(meta)?;
+    let values: [&(dyn ToSql + Sync); 12] = [
+        &&*append.stream,
+        &part,
+        &expected,
+        &Id(event.id),
+        &&*event.kind,
+        &Jsonb(event.data.as_str()),
+        &meta.correlation_id.as_deref(),
+        &meta.causation_id.as_deref(),
+        &meta.traceparent.as_deref(),
+        &meta.tracestate.as_deref(),
+        &meta.tenant.as_deref(),
+        &headers,
+    ];
+    let row = db.query_opt(&sql.append_event, &values).await;
     let row = row.map_err(|error| failed("events could not be appended", error))?;
     Ok(row.map(|row| Outcome::of(row.get(0))))
+}
+
+fn headers(meta: &Meta) -> Result<Option<Jsonb<String>>, Error> {
+    let written = (!meta.headers.is_empty()).then(|| serde_json::to_string(&meta.headers)).transpose();
+    Ok(written.map_err(|error| Error::invalid("unusable headers").because(error))?.map(Jsonb))
 }
 
 /// The version that is expected, as the statements take it.
@@ -148,11 +162,10 @@ pub(super) async fn run(
             said.traceparent.push(meta.traceparent.as_deref());
             said.tracestate.push(meta.tracestate.as_deref());
             said.tenant.push(meta.tenant.as_deref());
-            let headers = (!meta.headers.is_empty()).then(|| serde_json::to_string(&meta.headers));
-            said.headers.push(headers.transpose().map_err(|error| Error::invalid("unusable headers").because(error))?);
+            said.headers.push(headers(meta)?);
         }
     }
-    let headers = some(said.headers.into_iter().map(|headers| headers.map(Jsonb)).collect());
+    let headers = some(said.headers);
     let [correlation, causation, traceparent, tracestate, tenant] =
         [said.correlation, said.causation, said.traceparent, said.tracestate, said.tenant].map(some);
     let broken = |error| failed("events could not be appended", error);
@@ -178,7 +191,7 @@ struct Said<'a> {
     traceparent: Vec<Option<&'a str>>,
     tracestate: Vec<Option<&'a str>>,
     tenant: Vec<Option<&'a str>>,
-    headers: Vec<Option<String>>,
+    headers: Vec<Option<Jsonb<String>>>,
 }
 
 /// A column in which nothing is said is not sent.

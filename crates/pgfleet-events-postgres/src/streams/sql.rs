@@ -10,8 +10,8 @@ pub(crate) struct Sql {
     pub(super) append: String,
     /// To one stream, waiting for its lock.
     pub(super) append_one: String,
-    /// One event of which nothing is said but what it says itself, to a stream whose lock is free.
-    pub(super) append_plain: String,
+    /// One event, to a stream whose lock is free.
+    pub(super) append_event: String,
     pub(super) read_forward: String,
     pub(super) read_backward: String,
     pub(super) main: String,
@@ -56,9 +56,10 @@ impl Sql {
             append_one: format!("SELECT {s}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"),
             // The levels fix the order: the lock, the transaction's id, the version, the number of the event. Whoever
             // had the lock a moment ago may not be seen yet; then the version is taken, and nothing is appended.
-            append_plain: format!(
-                "INSERT INTO {s}.events (seq, xid, version, at, id, part, stream, type, data) \
-                 SELECT nextval({seq}), h.xid, h.have + 1, h.at, $4, $2, $1, $5, $6 \
+            append_event: format!(
+                "INSERT INTO {s}.events (seq, xid, version, at, id, part, stream, type, data, correlation_id, causation_id, \
+                 traceparent, tracestate, tenant, headers) \
+                 SELECT nextval({seq}), h.xid, h.have + 1, h.at, $4, $2, $1, $5, $6, $7, $8, $9, $10, $11, $12 \
                  FROM (SELECT a.xid, a.at, coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = $1 \
                  ORDER BY e.version DESC LIMIT 1), 0) AS have \
                  FROM (SELECT pg_current_xact_id() AS xid, clock_timestamp() AS at \

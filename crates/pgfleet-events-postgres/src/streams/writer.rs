@@ -181,7 +181,7 @@ async fn alone(store: &Arc<Inner>, job: Job) {
 /// Sends one append.
 async fn one(store: &Arc<Inner>, append: &Append) -> Result<Appended, Error> {
     let db = store.connection().await?;
-    let outcome = match batch::plain(&db, &store.streams.sql, append).await? {
+    let outcome = match batch::event(&db, &store.streams.sql, append).await? {
         Some(outcome) => outcome,
         None => batch::run(&db, &store.streams.sql, &[append], false, true).await?[0],
     };

@@ -24,12 +24,13 @@ async fn what_is_appended_is_read_in_order_with_all_that_is_said() {
     let first = event(1).meta(meta.clone());
     let appended = store.append("trip-1", Expected::NoStream, vec![first.clone(), event(2)]).await.unwrap();
     assert_eq!((appended.first, appended.last), (1, 2));
-    let appended = store.append("trip-1", Expected::Exact(2), vec![event(3)]).await.unwrap();
+    let appended = store.append("trip-1", Expected::Exact(2), vec![event(3).meta(meta.clone())]).await.unwrap();
     assert_eq!((appended.first, appended.last), (3, 3));
 
     let read = store.read("trip-1", 1, Direction::Forward, 10).await.unwrap();
     assert_eq!(read.iter().map(|event| event.version).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!((read[0].id, &read[0].meta, &*read[0].kind), (first.id, &meta, "Counted"));
+    assert_eq!((&read[1].meta, &read[2].meta), (&Meta::default(), &meta));
     assert_eq!(read[0].data.to::<serde_json::Value>().unwrap(), json!({ "number": 1 }));
     let back = store.read("trip-1", u64::MAX, Direction::Backward, 2).await.unwrap();
     assert_eq!(back.iter().map(|event| event.version).collect::<Vec<_>>(), [3, 2]);
