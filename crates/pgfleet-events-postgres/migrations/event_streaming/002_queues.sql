@@ -3,6 +3,10 @@
 -- Messages, claims and the ends of claims are only inserted into; tables are emptied by TRUNCATE, in turn. So nothing that
 -- is done for a message leaves a dead row, whatever else holds old rows back.
 --
+-- What a statement puts in that needs no column of its own is a pack: one row with an array for each of what differs, with a
+-- number for each message. A pack is at most 128 messages and begins at the first of 128 numbers, so that the pack which a
+-- message may be in is known from its number.
+--
 -- A message belongs to a lane. The newest claim of a lane that has snapshots is its cursor: what was visible in `lo` has been
 -- handed out, and of what is visible in `hi` that with a `seq` up to `pos`. `slot` says in which of the two tables a row is,
 -- and nothing depends on it.
@@ -34,10 +38,12 @@ CREATE TABLE :"schema".queue_events (
     xid xid8 NOT NULL,
     seq bigint NOT NULL,
     enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    id uuid NOT NULL,
+    -- How many messages, and so how many numbers from `seq` on.
+    messages int NOT NULL DEFAULT 1,
+    id uuid,
     priority int2 NOT NULL DEFAULT 0,
-    type text COLLATE "C" NOT NULL,
-    data jsonb NOT NULL,
+    type text COLLATE "C",
+    data jsonb,
     key text COLLATE "C",
     correlation_id text,
     causation_id text,
@@ -45,12 +51,22 @@ CREATE TABLE :"schema".queue_events (
     tracestate text,
     tenant text,
     headers jsonb,
-    -- On the first of those that one statement put into a lane: how many; none on the others. So what a transaction has put in
-    -- is found from one row, and not from an entry of an index for each message.
-    run int DEFAULT 1
+    -- On the first of the rows that one statement put into a lane: how many; none on the others. So what a transaction has put
+    -- in is found from one row, and not from an entry of an index for each.
+    run int DEFAULT 1,
+    -- Of a pack, of each of its messages in order; `id`, `type` and `data` are none then.
+    ids uuid[],
+    types text[] COLLATE "C",
+    datas jsonb[],
+    CONSTRAINT queue_events_pack_check CHECK (CASE WHEN ids IS NULL THEN messages = 1 AND id IS NOT NULL AND type IS NOT NULL
+        AND data IS NOT NULL ELSE messages BETWEEN 1 AND 128 AND seq % 128 = 1 END)
 ) PARTITION BY LIST (slot);
-CREATE TABLE :"schema".queue_events_0 PARTITION OF :"schema".queue_events FOR VALUES IN (0) WITH (autovacuum_enabled = off);
-CREATE TABLE :"schema".queue_events_1 PARTITION OF :"schema".queue_events FOR VALUES IN (1) WITH (autovacuum_enabled = off);
+-- Not compressed: that would take longer than to write it.
+ALTER TABLE :"schema".queue_events ALTER ids SET STORAGE EXTERNAL, ALTER types SET STORAGE EXTERNAL, ALTER datas SET STORAGE EXTERNAL;
+CREATE TABLE :"schema".queue_events_0 PARTITION OF :"schema".queue_events FOR VALUES IN (0)
+    WITH (autovacuum_enabled = off, toast_tuple_target = 4096);
+CREATE TABLE :"schema".queue_events_1 PARTITION OF :"schema".queue_events FOR VALUES IN (1)
+    WITH (autovacuum_enabled = off, toast_tuple_target = 4096);
 CREATE INDEX queue_events_lane_idx ON :"schema".queue_events (queue_id, lane, seq);
 CREATE INDEX queue_events_xid_idx ON :"schema".queue_events (xid, seq) WHERE run IS NOT NULL;
 
@@ -198,7 +214,7 @@ BEGIN
     END IF;
     IF v_most > 0 AND cardinality(a_ids) + (
         SELECT count(*) FROM (
-            (SELECT FROM queue_ready r WHERE r.queue_id = a_queue LIMIT v_most)
+            (SELECT FROM queue_waiting w, generate_series(w.from_seq, w.seq + w.messages - 1) WHERE w.queue_id = a_queue LIMIT v_most)
             UNION ALL (SELECT FROM queue_delayed d WHERE d.queue_id = a_queue LIMIT v_most)
             UNION ALL SELECT FROM queue_cursors c, unnest(c.passed) WHERE c.queue_id = a_queue
         ) AS w) > v_most
@@ -271,9 +287,9 @@ BEGIN
             WHERE e.run IS NOT NULL AND e.xid >= pg_snapshot_xmax(a_lo) AND e.xid < a_lo_next AND e.queue_id + 0 = a_queue AND e.lane + 0 = a_lane
               AND e.seq + 0 <= a_lo_seq AND pg_visible_in_snapshot(e.xid, a_hi) AND NOT pg_visible_in_snapshot(e.xid, a_lo)
         ) AS f, LATERAL (
-            SELECT e.seq FROM queue_events e
+            SELECT e.seq, e.messages FROM queue_events e
             WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq >= f.seq AND e.xid = f.xid ORDER BY e.seq LIMIT f.run
-        ) AS m
+        ) AS e, generate_series(e.seq, e.seq + e.messages - 1) AS m (seq)
         WHERE m.seq > a_pos AND m.seq <= a_lo_seq ORDER BY m.seq LIMIT a_most
     ) AS w);
 END
@@ -496,7 +512,6 @@ DECLARE
     v_fresh boolean;
     v_from bigint;
     v_late bigint[];
-    v_main bigint[];
     v_attempts int2[];
     v_claims int;
     v_again bigint;
@@ -564,27 +579,46 @@ BEGIN
                     v_late := queue_late(a_queue, v_lane, c.lo, c.hi, c.lo_next, c.pos, c.lo_seq, v_left);
                 END IF;
                 v_from := greatest(c.pos, c.lo_seq);
-                v_main := '{}';
-                IF cardinality(v_late) < v_left THEN
-                    SELECT coalesce(array_agg(w.seq), '{}'), array_agg(w.attempt), array_agg(w.enqueued_at), array_agg(w.id),
-                        array_agg(w.priority), array_agg(w.type), array_agg(w.data),
-                        CASE WHEN count(w.correlation_id) > 0 THEN array_agg(w.correlation_id) END,
-                        CASE WHEN count(w.causation_id) > 0 THEN array_agg(w.causation_id) END,
-                        CASE WHEN count(w.traceparent) > 0 THEN array_agg(w.traceparent) END,
-                        CASE WHEN count(w.tracestate) > 0 THEN array_agg(w.tracestate) END,
-                        CASE WHEN count(w.tenant) > 0 THEN array_agg(w.tenant) END,
-                        CASE WHEN count(w.headers) > 0 THEN array_agg(w.headers) END,
-                        count(*) FILTER (WHERE w.attempt > 1)
-                    INTO v_main, attempts, enqueued_at, ids, priorities, types, data, correlation_ids, causation_ids, traceparents,
-                        tracestates, tenants, headers, v_again
+                -- First what is late, then what comes behind it; each in order, which the lists are taken in.
+                SELECT coalesce(array_agg(w.seq), '{}'), array_agg(w.attempt), array_agg(w.enqueued_at), array_agg(w.id),
+                    array_agg(w.priority), array_agg(w.type), array_agg(w.data),
+                    CASE WHEN count(w.correlation_id) > 0 THEN array_agg(w.correlation_id) END,
+                    CASE WHEN count(w.causation_id) > 0 THEN array_agg(w.causation_id) END,
+                    CASE WHEN count(w.traceparent) > 0 THEN array_agg(w.traceparent) END,
+                    CASE WHEN count(w.tracestate) > 0 THEN array_agg(w.tracestate) END,
+                    CASE WHEN count(w.tenant) > 0 THEN array_agg(w.tenant) END,
+                    CASE WHEN count(w.headers) > 0 THEN array_agg(w.headers) END,
+                    count(*) FILTER (WHERE w.attempt > 1)
+                INTO seqs, attempts, enqueued_at, ids, priorities, types, data, correlation_ids, causation_ids, traceparents,
+                    tracestates, tenants, headers, v_again
+                FROM (
+                    (SELECT m.seq, e.attempt, e.enqueued_at, m.id, e.priority, m.type, m.data, e.correlation_id, e.causation_id,
+                        e.traceparent, e.tracestate, e.tenant, e.headers
+                    FROM (SELECT DISTINCT f.seq FROM unnest(v_late) AS l (seq), LATERAL (VALUES (l.seq), (l.seq - (l.seq - 1) % 128)) AS f (seq)) AS f,
+                    LATERAL (
+                        SELECT e.* FROM queue_events e WHERE e.queue_id = a_queue AND e.lane = v_lane AND e.seq = f.seq OFFSET 0
+                    ) AS e, LATERAL (
+                        SELECT e.seq, e.id, e.type, e.data WHERE e.ids IS NULL
+                        UNION ALL SELECT e.seq + u.o - 1, u.id, u.type, u.data
+                        FROM unnest(e.ids, e.types, e.datas) WITH ORDINALITY AS u (id, type, data, o)
+                    ) AS m WHERE m.seq = ANY (v_late) ORDER BY m.seq)
+                    UNION ALL
+                    (SELECT m.seq, e.attempt, e.enqueued_at, m.id, e.priority, m.type, m.data, e.correlation_id, e.causation_id,
+                        e.traceparent, e.tracestate, e.tenant, e.headers
                     FROM (
                         SELECT e.* FROM queue_events e
-                        WHERE e.queue_id = a_queue AND e.lane = v_lane AND e.seq > v_from
+                        WHERE e.queue_id = a_queue AND e.lane = v_lane AND e.seq > v_from - 128 AND e.seq + e.messages > v_from + 1
                           AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
                         ORDER BY e.seq LIMIT v_left - cardinality(v_late)
-                    ) AS w;
-                END IF;
-                v_count := cardinality(v_late) + cardinality(v_main);
+                    ) AS e, LATERAL (
+                        SELECT e.seq, e.id, e.type, e.data WHERE e.ids IS NULL
+                        UNION ALL SELECT e.seq + k.done + u.o - 1, u.id, u.type, u.data
+                        FROM (SELECT greatest(v_from + 1 - e.seq, 0)::int AS done) AS k,
+                            unnest(e.ids[k.done + 1 : k.done + v_left], e.types[k.done + 1 : k.done + v_left],
+                                e.datas[k.done + 1 : k.done + v_left]) WITH ORDINALITY AS u (id, type, data, o)
+                    ) AS m LIMIT v_left - cardinality(v_late))
+                ) AS w;
+                v_count := cardinality(seqs);
                 EXIT WHEN v_count > 0 OR v_fresh;
                 c.more := false;
             END LOOP;
@@ -593,13 +627,13 @@ BEGIN
                 -- After `hi`: what had an id then has a smaller one.
                 c.hi_next := pg_current_xact_id();
             END IF;
-            c.pos := CASE WHEN v_main = '{}' THEN v_late[cardinality(v_late)] ELSE v_main[cardinality(v_main)] END;
-            IF v_count <= a_each OR v_late <> '{}' THEN
+            c.pos := seqs[v_count];
+            IF v_count <= a_each THEN
                 c.claim_id := nextval('claim_seq');
                 c.token := (random() * 2147483647)::int;
                 INSERT INTO in_flight_events (queue_id, slot, lane, claim_id, token, messages, claimed_at, deadline, consumer, seqs, more, pos,
                     lo_seq, hi_seq, lo_next, hi_next, lo, hi)
-                VALUES (a_queue, v_slot, v_lane, c.claim_id, c.token, v_count, v_now, v_until, a_consumer, v_late || v_main, v_count = v_left,
+                VALUES (a_queue, v_slot, v_lane, c.claim_id, c.token, v_count, v_now, v_until, a_consumer, seqs, v_count = v_left,
                     c.pos, c.lo_seq, greatest(c.hi_seq, c.pos), c.lo_next, c.hi_next, c.lo, c.hi);
                 claims := ARRAY[c.claim_id]; tokens := ARRAY[c.token]; messages := v_count;
             ELSE
@@ -608,24 +642,18 @@ BEGIN
                 SELECT array_agg(nextval('claim_seq')), array_agg((random() * 2147483647)::int) INTO claims, tokens
                 FROM generate_series(1, v_claims);
                 INSERT INTO in_flight_events (queue_id, slot, lane, claim_id, token, messages, claimed_at, deadline, consumer, seqs)
-                SELECT a_queue, v_slot, v_lane, claims[i], tokens[i], a_each, v_now, v_until, a_consumer, v_main[(i - 1) * a_each + 1 : i * a_each]
+                SELECT a_queue, v_slot, v_lane, claims[i], tokens[i], a_each, v_now, v_until, a_consumer, seqs[(i - 1) * a_each + 1 : i * a_each]
                 FROM generate_series(1, v_claims - 1) AS i;
                 INSERT INTO in_flight_events (queue_id, slot, lane, claim_id, token, messages, claimed_at, deadline, consumer, seqs, more, pos,
                     lo_seq, hi_seq, lo_next, hi_next, lo, hi)
                 VALUES (a_queue, v_slot, v_lane, claims[v_claims], tokens[v_claims], v_count - (v_claims - 1) * a_each, v_now, v_until,
-                    a_consumer, v_main[(v_claims - 1) * a_each + 1 :], v_count = v_left,
+                    a_consumer, seqs[(v_claims - 1) * a_each + 1 :], v_count = v_left,
                     c.pos, c.lo_seq, greatest(c.hi_seq, c.pos), c.lo_next, c.hi_next, c.lo, c.hi);
                 messages := a_each;
             END IF;
             deadline := v_until; keys := NULL;
-            IF v_late <> '{}' THEN
-                RETURN QUERY SELECT claims, tokens, messages, deadline, v_late, m.* FROM queue_messages(a_queue, v_lane, v_late) AS m;
-            END IF;
-            IF v_main <> '{}' THEN
-                seqs := v_main;
-                v_redelivered := v_redelivered + v_again;
-                RETURN NEXT;
-            END IF;
+            v_redelivered := v_redelivered + v_again;
+            RETURN NEXT;
             v_left := v_left - v_count;
             EXIT WHEN v_left <= 0;
         END LOOP;
@@ -681,7 +709,10 @@ DECLARE
 BEGIN
     -- Each of the parts asks for itself which messages are given up.
     WITH m AS MATERIALIZED (
-        SELECT e.*, f.lane AS claim_lane, f.key_hash, u.next, CASE WHEN f.key_hash IS NULL THEN e.attempt ELSE f.attempt END AS tries,
+        SELECT e.queue_id, e.attempt, e.lane, u.seq, e.enqueued_at, e.priority, e.key, e.correlation_id, e.causation_id, e.traceparent,
+            e.tracestate, e.tenant, e.headers, coalesce(e.id, e.ids[u.seq - e.seq + 1]) AS id,
+            coalesce(e.type, e.types[u.seq - e.seq + 1]) AS type, coalesce(e.data, e.datas[u.seq - e.seq + 1]) AS data,
+            f.lane AS claim_lane, f.key_hash, u.next, CASE WHEN f.key_hash IS NULL THEN e.attempt ELSE f.attempt END AS tries,
             f.claim_id, coalesce(k.park_keys, true) AS park,
             NOT a_requeue OR (coalesce(k.max_attempts, 5) > 0
                 AND CASE WHEN f.key_hash IS NULL THEN e.attempt ELSE f.attempt END >= coalesce(k.max_attempts, 5)) AS dead
@@ -689,8 +720,9 @@ BEGIN
         JOIN in_flight_events f ON f.claim_id = u.claim
         JOIN queues q ON q.queue_id = f.queue_id
         LEFT JOIN stream_configurations k ON k.kind = 'queue' AND k.name = q.name
-        JOIN queue_events e ON e.queue_id = f.queue_id AND e.lane IN (f.lane, f.lane + 64) AND e.seq = u.seq
-        ORDER BY e.seq
+        JOIN queue_events e ON e.queue_id = f.queue_id AND e.lane IN (f.lane, f.lane + 64)
+            AND e.seq IN (u.seq, u.seq - (u.seq - 1) % 128) AND u.seq < e.seq + e.messages
+        ORDER BY u.seq
     ), again AS (
         INSERT INTO queue_events (queue_id, slot, attempt, lane, xid, seq, enqueued_at, id, priority, type, data, key,
             correlation_id, causation_id, traceparent, tracestate, tenant, headers)
@@ -804,7 +836,7 @@ BEGIN
     swept := 0;
     upto := clock_timestamp();
     due_in := extract(epoch FROM (SELECT due FROM queue_delayed ORDER BY due LIMIT 1) - upto);
-    is_full := greatest(pg_relation_size('queue_events_0'), pg_relation_size('queue_events_1')) >= a_event_bytes
+    is_full := greatest(pg_table_size('queue_events_0'), pg_table_size('queue_events_1')) >= a_event_bytes
         OR greatest(pg_relation_size('in_flight_events_0') + pg_relation_size('queue_closures_0'),
                     pg_relation_size('in_flight_events_1') + pg_relation_size('queue_closures_1')) >= a_claim_bytes
         OR CASE pg_sequence_last_value('queue_slot') WHEN 1 THEN pg_relation_size('queue_events_0') ELSE pg_relation_size('queue_events_1') END > 0
@@ -858,14 +890,43 @@ BEGIN
 END
 $$;
 
--- Messages that were not handed out yet, of lanes that are read.
-CREATE VIEW :"schema".queue_ready AS
+-- Rows with messages that were not handed out yet, of lanes that are read: those from `from_seq` on.
+CREATE VIEW :"schema".queue_waiting AS
 WITH c AS MATERIALIZED (SELECT queue_id, lane, lo, hi, more, pos FROM :"schema".queue_cursors)
-SELECT e.* FROM :"schema".queue_events e
+SELECT e.*, CASE WHEN c.more AND pg_visible_in_snapshot(e.xid, c.hi) THEN greatest(e.seq, c.pos + 1) ELSE e.seq END AS from_seq
+FROM :"schema".queue_events e
 LEFT JOIN c ON c.queue_id = e.queue_id AND c.lane = e.lane
 WHERE e.lane % 256 < 192 AND (c.lo IS NULL
     OR NOT pg_visible_in_snapshot(e.xid, c.lo)
-       AND (NOT pg_visible_in_snapshot(e.xid, c.hi) OR c.more AND e.seq > c.pos));
+       AND (NOT pg_visible_in_snapshot(e.xid, c.hi) OR c.more AND e.seq + e.messages > c.pos + 1));
+
+-- Their messages.
+CREATE VIEW :"schema".queue_ready AS
+SELECT w.queue_id, w.slot, w.attempt, w.lane, w.xid, m.seq, w.enqueued_at, m.id, w.priority, m.type, m.data, w.key, w.correlation_id,
+    w.causation_id, w.traceparent, w.tracestate, w.tenant, w.headers
+FROM :"schema".queue_waiting w, LATERAL (
+    SELECT w.seq, w.id, w.type, w.data WHERE w.ids IS NULL
+    UNION ALL SELECT w.seq + u.o - 1, u.id, u.type, u.data
+    FROM unnest(w.ids, w.types, w.datas) WITH ORDINALITY AS u (id, type, data, o)
+) AS m WHERE m.seq >= w.from_seq;
+
+-- Makes rows of packs that hold some of these messages and others beside them. Meanwhile nobody may take from the lanes, nor
+-- carry rows over into the other table.
+CREATE FUNCTION :"schema".queue_unpack(a_queue int, a_lanes int[], a_seqs bigint[]) RETURNS void LANGUAGE sql
+SET search_path TO :"schema", pg_temp AS $$
+    WITH f AS MATERIALIZED (
+        SELECT s - (s - 1) % 128 AS seq, count(*) AS messages FROM unnest(a_seqs) AS s GROUP BY 1
+    ), d AS (
+        DELETE FROM queue_events e USING f WHERE e.queue_id = a_queue AND e.lane = ANY (a_lanes) AND e.seq = f.seq
+          AND e.ids IS NOT NULL AND e.messages > f.messages
+        RETURNING e.*
+    )
+    INSERT INTO queue_events (queue_id, slot, attempt, lane, xid, seq, enqueued_at, id, priority, type, data, key,
+        correlation_id, causation_id, traceparent, tracestate, tenant, headers)
+    SELECT d.queue_id, d.slot, d.attempt, d.lane, d.xid, d.seq + u.o - 1, d.enqueued_at, u.id, d.priority, u.type, u.data, d.key,
+        d.correlation_id, d.causation_id, d.traceparent, d.tracestate, d.tenant, d.headers
+    FROM d, unnest(d.ids, d.types, d.datas) WITH ORDINALITY AS u (id, type, data, o)
+$$;
 
 -- Messages of what `queue_ready` no longer holds that are needed still.
 CREATE VIEW :"schema".queue_held AS
@@ -976,7 +1037,8 @@ BEGIN
         v_next := pg_current_xact_id();
         -- Of the step that was drawn last, the last.
         v_top := coalesce(pg_sequence_last_value('queue_seq') + 1023, 0);
-        SELECT count(*) INTO v_all FROM queue_ready r WHERE r.queue_id = a_queue AND pg_visible_in_snapshot(r.xid, v_hi);
+        SELECT coalesce(sum(w.seq + w.messages - w.from_seq), 0) INTO v_all FROM queue_waiting w
+        WHERE w.queue_id = a_queue AND pg_visible_in_snapshot(w.xid, v_hi);
         SELECT v_all + coalesce(sum(cardinality(c.passed)), 0) INTO v_all FROM queue_cursors c WHERE c.queue_id = a_queue;
         -- What waits to be handed out again.
         INSERT INTO queue_closures (slot, kind, claim_id, seq)
@@ -1021,7 +1083,8 @@ BEGIN
         least(r.oldest, p.oldest),
         coalesce((SELECT sum(n.redelivered) FROM queue_counts n WHERE n.queue_id = q.queue_id), 0)::bigint
     FROM queues q,
-        LATERAL (SELECT count(*) AS n, min(e.enqueued_at) AS oldest FROM queue_ready e WHERE e.queue_id = q.queue_id) AS r,
+        LATERAL (SELECT coalesce(sum(w.seq + w.messages - w.from_seq), 0)::bigint AS n, min(w.enqueued_at) AS oldest
+                 FROM queue_waiting w WHERE w.queue_id = q.queue_id) AS r,
         LATERAL (SELECT count(*) AS n, min(e.enqueued_at) AS oldest FROM queue_cursors c, unnest(c.passed) AS u (seq), queue_events e
                  WHERE c.queue_id = q.queue_id AND e.queue_id = c.queue_id AND e.lane IN (c.lane, c.lane + 64) AND e.seq = u.seq) AS p,
         LATERAL (SELECT count(*) FILTER (WHERE o.consumer IS NOT NULL) AS held,
@@ -1056,16 +1119,16 @@ SET search_path TO :"schema", pg_temp SET jit TO off AS $$
 DECLARE
     v_now int2 := coalesce(pg_sequence_last_value('queue_slot'), 0);
     v_old int2 := 1 - v_now;
-    v_old_bytes bigint := pg_relation_size('queue_events_' || v_old);
-    v_bytes bigint := pg_relation_size('queue_events_' || v_now);
+    v_old_bytes bigint := pg_table_size('queue_events_' || v_old);
+    v_bytes bigint := pg_table_size('queue_events_' || v_now);
     v_columns text := 'attempt, lane, xid, seq, enqueued_at, id, priority, type, data, key, correlation_id, causation_id, traceparent, '
-        || 'tracestate, tenant, headers';
+        || 'tracestate, tenant, headers, messages, ids, types, datas';
     v_snapshot pg_snapshot;
-    v_rows bigint;
+    v_all bigint;
     v_needed bigint;
     v_wanted text;
 BEGIN
-    IF v_old_bytes = 0 THEN
+    IF pg_relation_size('queue_events_' || v_old) = 0 THEN
         IF v_bytes < a_bytes THEN
             RETURN 'none';
         END IF;
@@ -1079,14 +1142,14 @@ BEGIN
     v_wanted := format('FROM queue_events_%s e
         LEFT JOIN (SELECT queue_id, lane, lo, hi, more, pos FROM queue_cursors OFFSET 0) AS c ON c.queue_id = e.queue_id AND c.lane = e.lane
         WHERE pg_visible_in_snapshot(e.xid, $1)
-        AND ((e.queue_id, e.seq) IN (SELECT queue_id, seq FROM queue_held)
+        AND ((e.queue_id, e.seq) IN (SELECT h.queue_id, u.seq FROM queue_held h, LATERAL (VALUES (h.seq), (h.seq - (h.seq - 1) %% 128)) AS u (seq))
              OR e.lane %% 256 < 192 AND (c.lo IS NULL OR NOT pg_visible_in_snapshot(e.xid, c.lo)
-                AND (NOT pg_visible_in_snapshot(e.xid, c.hi) OR c.more AND e.seq > c.pos)))', v_old);
-    EXECUTE 'SELECT count(*) ' || v_wanted INTO v_needed USING v_snapshot;
+                AND (NOT pg_visible_in_snapshot(e.xid, c.hi) OR c.more AND e.seq + e.messages > c.pos + 1)))', v_old);
+    EXECUTE 'SELECT coalesce(sum(e.messages), 0) ' || v_wanted INTO v_needed USING v_snapshot;
     IF v_needed > 0 THEN
-        EXECUTE format('SELECT count(*) FROM queue_events_%s', v_old) INTO v_rows;
+        EXECUTE format('SELECT sum(messages) FROM queue_events_%s', v_old) INTO v_all;
         -- Copying is worth it when as much was written since; so a backlog that stands costs a share of what passes.
-        IF v_needed > 5000 AND v_needed * (v_old_bytes / greatest(v_rows, 1)) > v_bytes / 2 THEN
+        IF v_needed > 5000 AND v_needed * (v_old_bytes / greatest(v_all, 1)) > v_bytes / 2 THEN
             RETURN 'none';
         END IF;
         EXECUTE format('INSERT INTO queue_events (queue_id, slot, %s) SELECT e.queue_id, %s, %s ', v_columns, v_now, 'e.' || replace(v_columns, ', ', ', e.')) || v_wanted
@@ -1176,10 +1239,15 @@ BEGIN
         UNION ALL
         SELECT c.queue_id, p.seq, 0, 1, p.o, true, false FROM queue_cursors c, unnest(c.passed) WITH ORDINALITY AS p (seq, o)
     )
-    SELECT e.*, h.part, h.place, CASE WHEN h.claimed AND NOT h.keyed THEN e.attempt + 1 ELSE e.attempt END AS tries
-    FROM held h JOIN queue_events e ON e.queue_id = h.queue_id AND e.seq = h.seq
+    SELECT e.queue_id, e.lane, e.enqueued_at, coalesce(e.id, e.ids[h.seq - e.seq + 1]) AS id, e.priority,
+        coalesce(e.type, e.types[h.seq - e.seq + 1]) AS type, coalesce(e.data, e.datas[h.seq - e.seq + 1]) AS data, e.key, e.correlation_id,
+        e.causation_id, e.traceparent, e.tracestate, e.tenant, e.headers, h.part, h.place,
+        CASE WHEN h.claimed AND NOT h.keyed THEN e.attempt + 1 ELSE e.attempt END AS tries
+    FROM held h JOIN queue_events e ON e.queue_id = h.queue_id AND e.seq IN (h.seq, h.seq - (h.seq - 1) % 128)
+        AND h.seq < e.seq + e.messages
     UNION ALL
-    SELECT e.*, CASE WHEN pg_visible_in_snapshot(e.xid, coalesce(c.hi, '3:3:')) THEN 2 ELSE 3 END, e.seq, e.attempt
+    SELECT e.queue_id, e.lane, e.enqueued_at, e.id, e.priority, e.type, e.data, e.key, e.correlation_id, e.causation_id,
+        e.traceparent, e.tracestate, e.tenant, e.headers, CASE WHEN pg_visible_in_snapshot(e.xid, coalesce(c.hi, '3:3:')) THEN 2 ELSE 3 END, e.seq, e.attempt
     FROM queue_ready e LEFT JOIN queue_cursors c ON c.queue_id = e.queue_id AND c.lane = e.lane;
     TRUNCATE queue_events, in_flight_events, queue_closures;
     INSERT INTO queue_events (queue_id, slot, attempt, lane, xid, seq, enqueued_at, id, priority, type, data, key,

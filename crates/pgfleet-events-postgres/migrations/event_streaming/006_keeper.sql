@@ -122,10 +122,11 @@ BEGIN
         -- Whoever has the lock of a lane takes from it; until this is committed nobody does.
         SELECT coalesce(array_agg(l), '{}') INTO v_lanes FROM unnest(v_lanes) AS l WHERE pg_try_advisory_xact_lock(v_base + l);
         -- A statement of its own: it sees what was taken before the locks were free.
-        DELETE FROM queue_events e WHERE e.queue_id = v_queue AND e.lane = ANY (v_lanes) AND e.seq = ANY (v_seqs)
-            AND (e.lane, e.seq) IN (SELECT r.lane, r.seq FROM queue_ready r
-                WHERE r.queue_id = v_queue AND r.lane = ANY (v_lanes) AND r.seq = ANY (v_seqs));
-        GET DIAGNOSTICS v_all = ROW_COUNT;
+        v_seqs := ARRAY(SELECT r.seq FROM queue_ready r WHERE r.queue_id = v_queue AND r.lane = ANY (v_lanes) AND r.seq = ANY (v_seqs));
+        PERFORM queue_unpack(v_queue, v_lanes, v_seqs);
+        -- What is a pack still is removed as a whole: all of it is among them.
+        DELETE FROM queue_events e WHERE e.queue_id = v_queue AND e.lane = ANY (v_lanes) AND e.seq = ANY (v_seqs);
+        v_all := cardinality(v_seqs);
     END IF;
     IF v_delayed <> '{}' THEN
         DELETE FROM queue_delayed d WHERE d.queue_id = v_queue AND d.seq = ANY (v_delayed);

@@ -13,6 +13,10 @@ use crate::error::failed;
 use crate::store::Inner;
 use crate::wire::{Id, Jsonb};
 
+/// How long a message is at most that goes into a pack. Whoever takes one message of it has the server read the whole pack;
+/// and what is longer is worth to be compressed, which packs are not.
+const PACKED_BYTES: usize = 4096;
+
 impl Store {
     /// Puts messages into a queue in the caller's transaction: they are in the queue when it has committed, and not when it
     /// has not. The answers are in their order.
@@ -84,7 +88,9 @@ impl Inner {
             let data: Vec<&str> = items.iter().map(|item| item.data.as_str()).collect();
             let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
                 [&known.id, &lane, &&*known.name, &ids, &types, &data];
-            if db.execute(&self.queues.sql.put_plain, &values).await.map_err(broken)? > 0 {
+            let is_pack = items.len() > 1 && data.iter().all(|data| data.len() <= PACKED_BYTES);
+            let sql = &self.queues.sql;
+            if db.execute(if is_pack { &sql.put_packed } else { &sql.put_plain }, &values).await.map_err(broken)? > 0 {
                 return Ok(ids.iter().map(|id| Enqueued::New(id.0)).collect());
             }
         }

@@ -30,17 +30,18 @@ async fn a_step_that_is_cut_off_removes_nothing_and_is_done_again() {
         .unwrap();
     let connection = place.connect().await;
     let steps = [
-        ("retain_events", "events", "s", StreamKind::Stream),
-        ("queue_retain", "queue_events", "q", StreamKind::Queue),
+        ("retain_events", "events", "s", StreamKind::Stream, "min(seq) + 5", "count(*)"),
+        ("queue_retain", "queue_events", "q", StreamKind::Queue, "min(seq)", "sum(messages)"),
     ];
-    for (function, table, name, kind) in steps {
+    for (function, table, name, kind, held, count) in steps {
+        let rows = format!("SELECT {count} FROM event_streaming.{table}");
         let retention = Retention { max_count: Some(10), ..Retention::default() };
         store.configure(&StreamConfig { retention, ..StreamConfig::new(name, kind) }).await.unwrap();
         // Somebody holds what the step has to remove last, so it is cut off when it has removed the rest.
         let holding = place.connect().await;
         holding.execute_all("BEGIN").await.unwrap();
         let held = format!(
-            "SELECT * FROM event_streaming.{table} WHERE seq = (SELECT min(seq) + 5 FROM event_streaming.{table}) FOR UPDATE"
+            "SELECT * FROM event_streaming.{table} WHERE seq = (SELECT {held} FROM event_streaming.{table}) FOR UPDATE"
         );
         holding.simple(&held).await.unwrap();
         let keeper = store.keep(KeeperOptions { lease: Duration::from_mins(1), ..quick() });
@@ -48,13 +49,9 @@ async fn a_step_that_is_cut_off_removes_nothing_and_is_done_again() {
         until("the step waits", async || column(&connection, &format!("SELECT count(*) {waits}")).await == ["1"]).await;
         column(&connection, &format!("SELECT pg_terminate_backend(pid, 5000) {waits}")).await;
         until("the keeper has seen it", async || keeper.stats().failed > 0).await;
-        let rows = column(&connection, &format!("SELECT count(*) FROM event_streaming.{table}")).await;
-        assert_eq!(rows, ["40"], "nothing of the step is done");
+        assert_eq!(column(&connection, &rows).await, ["40"], "nothing of the step is done");
         holding.execute_all("ROLLBACK").await.unwrap();
-        until("it is done", async || {
-            column(&connection, &format!("SELECT count(*) FROM event_streaming.{table}")).await == ["10"]
-        })
-        .await;
+        until("it is done", async || column(&connection, &rows).await == ["10"]).await;
         let stats = keeper.stop().await;
         assert_eq!(stats.elected, 1);
     }

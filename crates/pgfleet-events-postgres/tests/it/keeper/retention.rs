@@ -95,14 +95,17 @@ async fn queues_are_kept_within_their_limits() {
     let place = Place::new().await;
     let store = &place.store;
     for queue in ["age", "count", "bytes", "kept", "within"] {
-        store.enqueue(queue, (10..60).map(item).collect()).await.unwrap();
+        // Packs, of which the first is removed in a step and the second is not.
+        for numbers in [10..15, 15..30, 30..60] {
+            store.enqueue(queue, numbers.map(item).collect()).await.unwrap();
+        }
     }
     let late = (60..70).map(|n| item(n).delay(Duration::from_hours(1))).collect();
     store.enqueue("age", late).await.unwrap();
     older(
         &place,
         "queue_events",
-        "data::text::int < 30 AND queue_id IN (SELECT queue_id FROM event_streaming.queues \
+        "datas[1]::text::int < 30 AND queue_id IN (SELECT queue_id FROM event_streaming.queues \
           WHERE name IN ('age', 'kept'))",
     )
     .await;

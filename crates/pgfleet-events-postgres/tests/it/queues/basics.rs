@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgfleet_events::{Enqueued, ErrorKind, Meta, Nack, QueueStore as _, Redrive, Settled};
+use pgfleet_events::{Delivery, Enqueued, ErrorKind, Json, Meta, Nack, NewItem, QueueStore as _, Redrive, Settled};
 use pgfleet_local::testing::TestServer;
+use uuid::Uuid;
 
 use super::place::{LONG, Place, item, number, numbers, receipts, take};
 
@@ -168,6 +169,67 @@ async fn batches_of_any_size_keep_their_order_and_are_purged_whole() {
     }
     store.enqueue("q", vec![item(7)]).await.unwrap();
     assert_eq!(numbers(&take(store, "q", 10, LONG).await), [7]);
+}
+
+#[tokio::test]
+async fn messages_that_were_put_in_together_are_each_by_itself() {
+    let place = Place::new().await;
+    let store = &place.store;
+    place.configure("q", 2, true, 0).await;
+    let text = |n: usize| format!(r#"{{"n": {n}, "text": "{}"}}"#, "ß".repeat(n));
+    let items = (0..200).map(|n| NewItem::new(format!("type {}", n % 3), Json::trusted(text(n)))).collect();
+    let put = store.enqueue("q", items).await.unwrap();
+    let ids: Vec<_> = put
+        .iter()
+        .map(|put| match put {
+            Enqueued::New(id) => *id,
+            Enqueued::Duplicate => panic!("each is new"),
+        })
+        .collect();
+    // Which of them it is, where it is what was put in.
+    let which = |id: Uuid, kind: &str, data: &Json| {
+        let n = ids.iter().position(|one| *one == id).unwrap();
+        assert_eq!((kind, data.as_str()), (&*format!("type {}", n % 3), &*text(n)));
+        n
+    };
+    let all = |taken: &[Delivery]| taken.iter().map(|one| which(one.id, &one.kind, &one.data)).collect::<Vec<_>>();
+    assert_eq!(all(&store.peek("q", 1_000).await.unwrap()), (0..200).collect::<Vec<_>>());
+
+    // From the middle of the first pack into the second one.
+    assert_eq!(all(&take(store, "q", 100, LONG).await), (0..100).collect::<Vec<_>>());
+    let taken = take(store, "q", 50, LONG).await;
+    assert_eq!(all(&taken), (100..150).collect::<Vec<_>>());
+    assert_eq!(store.info("q").await.unwrap().unwrap().ready, 50);
+    assert_eq!(all(&store.peek("q", 1_000).await.unwrap()), (150..200).collect::<Vec<_>>());
+    let mut held: Vec<_> = store.in_flight("q", 1_000).await.unwrap().iter().map(|one| one.id).collect();
+    held.sort_unstable();
+    assert_eq!(held, ids[..150]);
+
+    // What is given back is itself, also with the tables emptied under it, and so is a dead letter.
+    store.rotate_queues(1).await.unwrap();
+    store.negative_acknowledge(&receipts(&taken[20..40]), &Nack::requeue("again")).await.unwrap();
+    store.rotate_queues(1).await.unwrap();
+    let mut rest = take(store, "q", 1_000, LONG).await;
+    rest.extend(take(store, "q", 1_000, LONG).await);
+    let mut came = all(&rest);
+    came.sort_unstable();
+    assert_eq!(came, (120..140).chain(150..200).collect::<Vec<_>>());
+    assert_eq!(rest.iter().filter(|one| one.attempt == 2).count(), 20);
+    store.negative_acknowledge(&receipts(&rest), &Nack::dead("poison")).await.unwrap();
+    let dead = store.dead_letters("q", 100).await.unwrap();
+    let mut dead: Vec<_> = dead.iter().map(|one| which(one.id, &one.kind, &one.data)).collect();
+    dead.sort_unstable();
+    assert_eq!(dead, came);
+
+    // What is long is a row by itself: it is worth to be compressed.
+    let long = format!(r#""{}""#, "a".repeat(100_000));
+    store.enqueue("long", vec![NewItem::new("long", Json::trusted(&*long)), item(1)]).await.unwrap();
+    let taken = take(store, "long", 2, LONG).await;
+    assert_eq!((taken[0].data.as_str(), taken[1].data.as_str()), (&*long, "1"));
+    let sql = "SELECT (SELECT max(messages) FROM event_streaming.queue_events WHERE data::text LIKE '%aaa%'), \
+               (SELECT count(*) FROM event_streaming.queue_events WHERE messages = 128)";
+    let row = place.pool.get().await.unwrap().query_one(sql, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1)), (1, 1));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use pgfleet_local::testing::TestServer;
 
 use super::place::{LONG, Place, item, numbers, receipts};
 
-/// Sixteen producers draw their transaction's number early or late, wait between their message and their commit, and roll
+/// Sixteen producers put in single messages, packs, and several packs at once. They draw their transaction's number early or late, wait between their messages and their commit, and roll
 /// some back; a stranger's transaction is open all the time; the tables rotate meanwhile.
 async fn each_comes_once(server: &TestServer) {
     let place = Place::on(server).await;
@@ -32,14 +32,19 @@ async fn each_comes_once(server: &TestServer) {
                     transaction.batch("SELECT pg_current_xact_id()").await.unwrap();
                     transaction.batch(&format!("SELECT pg_sleep({})", rand::random_range(0.0..0.02))).await.unwrap();
                 }
-                let n = next.fetch_add(1, Ordering::SeqCst);
-                store.enqueue_in(&transaction, "q", vec![item(n)]).await.unwrap();
+                let size = match rand::random_range(0..20) {
+                    0 => 200,
+                    1..10 => rand::random_range(2..20),
+                    _ => 1,
+                };
+                let first = next.fetch_add(size, Ordering::SeqCst);
+                store.enqueue_in(&transaction, "q", (first..first + size).map(item).collect()).await.unwrap();
                 transaction.batch(&format!("SELECT pg_sleep({})", rand::random_range(0.0..0.05))).await.unwrap();
                 if rand::random_bool(0.1) {
                     transaction.rollback().await.unwrap();
                 } else {
                     transaction.commit().await.unwrap();
-                    sent.lock().unwrap().push(n);
+                    sent.lock().unwrap().extend(first..first + size);
                 }
             }
         })
@@ -51,7 +56,8 @@ async fn each_comes_once(server: &TestServer) {
             let mut received = Vec::new();
             loop {
                 let last = stop.load(Ordering::SeqCst);
-                let taken = store.dequeue("q", "c", 7, LONG).await.unwrap();
+                let most = if rand::random_bool(0.8) { 7 } else { 300 };
+                let taken = store.dequeue("q", "c", most, LONG).await.unwrap();
                 if taken.is_empty() {
                     if last {
                         return received;
