@@ -331,6 +331,17 @@ BEGIN
         c.more := false; c.pos := 0; c.lo_seq := 0; c.hi_seq := 0; c.lo := '3:3:'; c.hi := '3:3:'; c.lo_next := '3';
         c.hi_next := '3'; c.passed := '{}'; c.passed_keys := '{}'; c.open_claims := '{}';
     END IF;
+    -- Mostly there is nothing: no message behind those that were seen, none that may have come late, and nothing that was
+    -- handed out and may come again. To know that costs a fraction of what follows.
+    IF c.passed = '{}' AND pg_snapshot_xmin(c.hi) = c.hi_next
+        AND (NOT c.more OR c.pos >= c.lo_seq OR pg_snapshot_xmin(c.lo) = c.lo_next)
+        AND NOT EXISTS (SELECT FROM queue_events e WHERE e.queue_id = a_queue AND e.lane = a_lane
+            AND e.seq > CASE WHEN c.more THEN greatest(c.pos, c.lo_seq) ELSE c.hi_seq END)
+        AND NOT EXISTS (SELECT FROM unnest(c.open_claims) AS o (claim) WHERE NOT EXISTS (
+            SELECT FROM queue_closures k WHERE k.claim_id = o.claim AND k.seq = 0 AND k.next_claim IS NULL OFFSET 0))
+    THEN
+        RETURN;
+    END IF;
 
     -- What is not done, and what of that is to be handed out again. The tables are empty or full, whatever statistics say:
     -- each is asked once for each claim, by `OFFSET 0`, never joined as a whole.
@@ -466,8 +477,11 @@ $$;
 CREATE FUNCTION :"schema".queue_messages(a_queue int, a_lane int, a_seqs bigint[])
 RETURNS TABLE (attempts int2[], enqueued_at timestamptz[], ids uuid[], priorities int2[], types text[], data jsonb[], keys text[],
     correlation_ids text[], causation_ids text[], traceparents text[], tracestates text[], tenants text[], headers jsonb[])
-LANGUAGE sql STABLE SET search_path TO :"schema", pg_temp SET enable_seqscan TO off SET enable_hashjoin TO off
-SET enable_mergejoin TO off SET jit TO off AS $$
+LANGUAGE plpgsql STABLE SET search_path TO :"schema", pg_temp SET enable_seqscan TO off SET enable_hashjoin TO off
+SET enable_mergejoin TO off SET jit TO off SET plan_cache_mode TO force_generic_plan AS $$
+BEGIN
+    -- In plpgsql, which keeps the plan.
+    RETURN QUERY
     SELECT array_agg(w.attempt), array_agg(w.enqueued_at), array_agg(w.id), array_agg(w.priority), array_agg(w.type),
         array_agg(w.data), CASE WHEN count(w.key) > 0 THEN array_agg(w.key) END,
         CASE WHEN count(w.correlation_id) > 0 THEN array_agg(w.correlation_id) END,
@@ -484,7 +498,30 @@ SET enable_mergejoin TO off SET jit TO off AS $$
             (SELECT m.* FROM queue_events m WHERE m.queue_id = a_queue AND m.lane = a_lane + 64 AND m.seq = u.seq LIMIT 1)
             LIMIT 1
         ) AS e ORDER BY u.o
-    ) AS w
+    ) AS w;
+END
+$$;
+
+-- Messages of a lane without keys, in order, in a row each.
+CREATE FUNCTION :"schema".queue_pick(a_queue int, a_lane int, a_seqs bigint[])
+RETURNS TABLE (seq bigint, attempt int2, enqueued_at timestamptz, id uuid, priority int2, type text, data jsonb, correlation_id text,
+    causation_id text, traceparent text, tracestate text, tenant text, headers jsonb)
+LANGUAGE plpgsql STABLE SET search_path TO :"schema", pg_temp SET enable_seqscan TO off SET enable_hashjoin TO off
+SET enable_mergejoin TO off SET jit TO off SET plan_cache_mode TO force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT m.seq, e.attempt, e.enqueued_at, m.id, e.priority, m.type, m.data, e.correlation_id, e.causation_id, e.traceparent,
+        e.tracestate, e.tenant, e.headers
+    FROM (SELECT DISTINCT f.seq FROM unnest(a_seqs) AS u (seq), LATERAL (VALUES (u.seq), (u.seq - (u.seq - 1) % 128)) AS f (seq)) AS f,
+    LATERAL (
+        SELECT e.* FROM queue_events e WHERE e.queue_id = a_queue AND e.lane = a_lane AND e.seq = f.seq OFFSET 0
+    ) AS e, LATERAL (
+        SELECT e.seq, e.id, e.type, e.data WHERE e.ids IS NULL
+        UNION ALL SELECT e.seq + u.o - 1, u.id, u.type, u.data
+        FROM unnest(e.ids, e.types, e.datas) WITH ORDINALITY AS u (id, type, data, o)
+    ) AS m WHERE m.seq = ANY (a_seqs) ORDER BY m.seq;
+END
 $$;
 
 -- Hands out messages: a row for each lane that some came from. `claims` has one for each `messages` of them, which is at most
@@ -579,46 +616,49 @@ BEGIN
                     v_late := queue_late(a_queue, v_lane, c.lo, c.hi, c.lo_next, c.pos, c.lo_seq, v_left);
                 END IF;
                 v_from := greatest(c.pos, c.lo_seq);
-                -- First what is late, then what comes behind it; each in order, which the lists are taken in.
-                SELECT coalesce(array_agg(w.seq), '{}'), array_agg(w.attempt), array_agg(w.enqueued_at), array_agg(w.id),
-                    array_agg(w.priority), array_agg(w.type), array_agg(w.data),
-                    CASE WHEN count(w.correlation_id) > 0 THEN array_agg(w.correlation_id) END,
-                    CASE WHEN count(w.causation_id) > 0 THEN array_agg(w.causation_id) END,
-                    CASE WHEN count(w.traceparent) > 0 THEN array_agg(w.traceparent) END,
-                    CASE WHEN count(w.tracestate) > 0 THEN array_agg(w.tracestate) END,
-                    CASE WHEN count(w.tenant) > 0 THEN array_agg(w.tenant) END,
-                    CASE WHEN count(w.headers) > 0 THEN array_agg(w.headers) END,
-                    count(*) FILTER (WHERE w.attempt > 1)
-                INTO seqs, attempts, enqueued_at, ids, priorities, types, data, correlation_ids, causation_ids, traceparents,
-                    tracestates, tenants, headers, v_again
-                FROM (
-                    (SELECT m.seq, e.attempt, e.enqueued_at, m.id, e.priority, m.type, m.data, e.correlation_id, e.causation_id,
-                        e.traceparent, e.tracestate, e.tenant, e.headers
-                    FROM (SELECT DISTINCT f.seq FROM unnest(v_late) AS l (seq), LATERAL (VALUES (l.seq), (l.seq - (l.seq - 1) % 128)) AS f (seq)) AS f,
-                    LATERAL (
-                        SELECT e.* FROM queue_events e WHERE e.queue_id = a_queue AND e.lane = v_lane AND e.seq = f.seq OFFSET 0
-                    ) AS e, LATERAL (
-                        SELECT e.seq, e.id, e.type, e.data WHERE e.ids IS NULL
-                        UNION ALL SELECT e.seq + u.o - 1, u.id, u.type, u.data
-                        FROM unnest(e.ids, e.types, e.datas) WITH ORDINALITY AS u (id, type, data, o)
-                    ) AS m WHERE m.seq = ANY (v_late) ORDER BY m.seq)
-                    UNION ALL
-                    (SELECT m.seq, e.attempt, e.enqueued_at, m.id, e.priority, m.type, m.data, e.correlation_id, e.causation_id,
-                        e.traceparent, e.tracestate, e.tenant, e.headers
+                -- Mostly there is nothing, and to know that costs a fraction of what follows.
+                v_count := 0;
+                IF v_late <> '{}'
+                    OR EXISTS (SELECT FROM queue_events e WHERE e.queue_id = a_queue AND e.lane = v_lane AND e.seq > v_from)
+                    OR c.more AND EXISTS (SELECT FROM queue_events p WHERE p.queue_id = a_queue AND p.lane = v_lane
+                        AND p.seq = v_from - (v_from - 1) % 128 AND p.seq + p.messages > v_from + 1)
+                THEN
+                    -- First what is late, then what comes behind it; each in order, which the lists are taken in.
+                    SELECT coalesce(array_agg(w.seq), '{}'), array_agg(w.attempt), array_agg(w.enqueued_at), array_agg(w.id),
+                        array_agg(w.priority), array_agg(w.type), array_agg(w.data),
+                        CASE WHEN count(w.correlation_id) > 0 THEN array_agg(w.correlation_id) END,
+                        CASE WHEN count(w.causation_id) > 0 THEN array_agg(w.causation_id) END,
+                        CASE WHEN count(w.traceparent) > 0 THEN array_agg(w.traceparent) END,
+                        CASE WHEN count(w.tracestate) > 0 THEN array_agg(w.tracestate) END,
+                        CASE WHEN count(w.tenant) > 0 THEN array_agg(w.tenant) END,
+                        CASE WHEN count(w.headers) > 0 THEN array_agg(w.headers) END,
+                        count(*) FILTER (WHERE w.attempt > 1)
+                    INTO seqs, attempts, enqueued_at, ids, priorities, types, data, correlation_ids, causation_ids, traceparents,
+                        tracestates, tenants, headers, v_again
                     FROM (
-                        SELECT e.* FROM queue_events e
-                        WHERE e.queue_id = a_queue AND e.lane = v_lane AND e.seq > v_from - 128 AND e.seq + e.messages > v_from + 1
-                          AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
-                        ORDER BY e.seq LIMIT v_left - cardinality(v_late)
-                    ) AS e, LATERAL (
-                        SELECT e.seq, e.id, e.type, e.data WHERE e.ids IS NULL
-                        UNION ALL SELECT e.seq + k.done + u.o - 1, u.id, u.type, u.data
-                        FROM (SELECT greatest(v_from + 1 - e.seq, 0)::int AS done) AS k,
-                            unnest(e.ids[k.done + 1 : k.done + v_left], e.types[k.done + 1 : k.done + v_left],
-                                e.datas[k.done + 1 : k.done + v_left]) WITH ORDINALITY AS u (id, type, data, o)
-                    ) AS m LIMIT v_left - cardinality(v_late))
-                ) AS w;
-                v_count := cardinality(seqs);
+                        SELECT l.* FROM queue_pick(a_queue, v_lane, v_late) AS l WHERE v_late <> '{}'
+                        UNION ALL
+                        (SELECT m.seq, e.attempt, e.enqueued_at, m.id, e.priority, m.type, m.data, e.correlation_id, e.causation_id,
+                            e.traceparent, e.tracestate, e.tenant, e.headers
+                        FROM (
+                            SELECT e.* FROM queue_events e
+                            WHERE e.queue_id = a_queue AND e.lane = v_lane
+                              -- Or from the pack on of which a part was handed out.
+                              AND e.seq >= coalesce((
+                                SELECT p.seq FROM queue_events p WHERE c.more AND p.queue_id = a_queue AND p.lane = v_lane
+                                  AND p.seq = v_from - (v_from - 1) % 128 AND p.seq + p.messages > v_from + 1), v_from + 1)
+                              AND pg_visible_in_snapshot(e.xid, c.hi) AND NOT pg_visible_in_snapshot(e.xid, c.lo)
+                            ORDER BY e.seq LIMIT v_left - cardinality(v_late)
+                        ) AS e, LATERAL (
+                            SELECT e.seq, e.id, e.type, e.data WHERE e.ids IS NULL
+                            UNION ALL SELECT e.seq + k.done + u.o - 1, u.id, u.type, u.data
+                            FROM (SELECT greatest(v_from + 1 - e.seq, 0)::int AS done) AS k,
+                                unnest(e.ids[k.done + 1 : k.done + v_left], e.types[k.done + 1 : k.done + v_left],
+                                    e.datas[k.done + 1 : k.done + v_left]) WITH ORDINALITY AS u (id, type, data, o)
+                        ) AS m LIMIT v_left - cardinality(v_late))
+                    ) AS w;
+                    v_count := cardinality(seqs);
+                END IF;
                 EXIT WHEN v_count > 0 OR v_fresh;
                 c.more := false;
             END LOOP;
