@@ -19,6 +19,15 @@ const EVENT_STREAMING_FILES: &[File] = &[
     ("005_rights.sql", include_str!("../migrations/event_streaming/005_rights.sql")),
     ("006_keeper.sql", include_str!("../migrations/event_streaming/006_keeper.sql")),
     ("007_wake.sql", include_str!("../migrations/event_streaming/007_wake.sql")),
+    ("008_queue_put.sql", include_str!("../migrations/event_streaming/008_queue_put.sql")),
+    ("009_queue_messages.sql", include_str!("../migrations/event_streaming/009_queue_messages.sql")),
+    ("010_queue_take_keyed.sql", include_str!("../migrations/event_streaming/010_queue_take_keyed.sql")),
+    ("011_queue_take.sql", include_str!("../migrations/event_streaming/011_queue_take.sql")),
+    ("012_queue_settle.sql", include_str!("../migrations/event_streaming/012_queue_settle.sql")),
+    ("013_queue_sweep.sql", include_str!("../migrations/event_streaming/013_queue_sweep.sql")),
+    ("014_queue_redrive.sql", include_str!("../migrations/event_streaming/014_queue_redrive.sql")),
+    ("015_queue_rotate.sql", include_str!("../migrations/event_streaming/015_queue_rotate.sql")),
+    ("016_queue_seal.sql", include_str!("../migrations/event_streaming/016_queue_seal.sql")),
 ];
 
 const OUTBOX_FILES: &[File] = &[

@@ -1,6 +1,3 @@
--- Emptying a table whole and moving a sequence on are the owner's rights. Whoever may use the schema may have these done:
--- what they do is decided by the clock and by what is in the tables, not by who calls.
+-- Moving a sequence on is the owner's right. Whoever may use the schema may have it done: what it does is decided by what is in
+-- the tables, not by who calls.
 ALTER FUNCTION :"schema".make_tick(bigint) SECURITY DEFINER;
-ALTER FUNCTION :"schema".queue_rotate_events(bigint) SECURITY DEFINER;
-ALTER FUNCTION :"schema".queue_rotate_claims(bigint) SECURITY DEFINER;
-ALTER FUNCTION :"schema".queue_seal() SECURITY DEFINER;

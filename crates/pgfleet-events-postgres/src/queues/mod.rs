@@ -1,6 +1,6 @@
 //! Queues: claims over a log that is only inserted into.
 //!
-//! The statements are functions of the database (`migrations/event_streaming/002_queues.sql`), where what they rely on is
+//! The statements are functions of the database (`migrations/event_streaming/*_queue*.sql`), where what they rely on is
 //! said; here is what calls them in one round trip each.
 
 mod acks;
