@@ -1,8 +1,9 @@
 //! Who else appends to streams: a bare table, emmett and message-db.
 //!
 //! message-db's function is called with a prepared statement, in one round trip; it has no batches, so that one is a call
-//! for each message. emmett's client sends text that is parsed each time, between BEGIN and COMMIT: that is done here, too.
-//! Beside it its function is shown as a client could call it that prepares its statements, which is less than there is.
+//! for each message. emmett's client sends text that is parsed each time, between BEGIN and COMMIT: that is done here, too,
+//! without what the client itself costs ([`emmett`](super::emmett) has that). Beside it its function is shown as a client could
+//! call it that prepares its statements, which is less than there is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub(super) const LIMIT: Kind = Kind {
 };
 
 pub(super) const EMMETT: Kind =
-    Kind { name: "emmett", append: Call::Emmett, count: "SELECT count(*) FROM emt_messages" };
+    Kind { name: "emmett's statements", append: Call::Emmett, count: "SELECT count(*) FROM emt_messages" };
 
 pub(super) const EMMETT_PREPARED: Kind = Kind {
     name: "emmett's function, prepared",

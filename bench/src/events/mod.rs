@@ -4,6 +4,7 @@
 //! is asked of the server. The limit is the least that can be asked for the same result, without what makes it safe.
 
 mod append;
+mod emmett;
 mod logs;
 mod memory;
 mod messages;
