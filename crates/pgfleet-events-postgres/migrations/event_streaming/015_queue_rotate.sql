@@ -120,10 +120,14 @@ BEGIN
 END
 $$;
 
--- Makes rows of packs that hold some of these messages and others beside them. Meanwhile nobody may take from the lanes, nor
--- carry rows over into the other table.
+-- Makes ready that some messages go and others of the same statement stay: each of its rows is found by itself from then on, not
+-- from the first of them, and packs that hold some of them and others beside are rows. Meanwhile nobody may take from the
+-- lanes, nor carry rows over into the other table.
 CREATE FUNCTION :"schema".queue_unpack(a_queue int, a_lanes int[], a_seqs bigint[]) RETURNS void LANGUAGE sql
 SET search_path TO :"schema", pg_temp AS $$
+    UPDATE queue_events e SET run = 1 WHERE e.queue_id = a_queue AND e.lane = ANY (a_lanes) AND e.run IS DISTINCT FROM 1
+      AND e.xid IN (SELECT f.xid FROM queue_events f WHERE f.queue_id = a_queue AND f.lane = ANY (a_lanes)
+        AND f.seq IN (SELECT u.f FROM unnest(a_seqs) AS s, LATERAL (VALUES (s), (s - (s - 1) % 128)) AS u (f)));
     WITH f AS MATERIALIZED (
         SELECT s - (s - 1) % 128 AS seq, count(*) AS messages FROM unnest(a_seqs) AS s GROUP BY 1
     ), d AS (

@@ -8,7 +8,7 @@ use pgfleet_events::{
 use pgfleet_events_postgres::{KeeperOptions, Store};
 
 use super::{fill, quick, versions};
-use crate::place::{Place, until};
+use crate::place::{Place, pool, until};
 
 fn item(number: usize) -> NewItem {
     NewItem::new("Numbered", Json::trusted(number.to_string()))
@@ -172,6 +172,36 @@ async fn what_somebody_has_or_waits_for_stays() {
         taken = store.dequeue("keys", "c", 10, minute).await.unwrap();
     }
     assert_eq!(order, (0..6).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_came_late_is_handed_out_though_the_first_of_it_is_removed() {
+    let place = Place::new().await;
+    let store = &place.store;
+    // Of one lane, so that what comes late is behind its cursor.
+    let one_lane =
+        "SELECT event_streaming.queue_open('q', true, '{0}', false); UPDATE event_streaming.queues SET lanes = 1";
+    place.connect().await.execute_all(one_lane).await.unwrap();
+    let long = |n: usize| NewItem::new("n", Json::trusted(format!("{n:<5000}")));
+    for (put, removed) in [((0..300).map(item).collect::<Vec<_>>(), 100), ((0..30).map(long).collect(), 10)] {
+        let count = put.len();
+        let late = pool(&place.database.url(), 1).begin().await.unwrap();
+        store.enqueue_in(&late, "q", put).await.unwrap();
+        store.enqueue("q", vec![item(1_000)]).await.unwrap();
+        let passed = store.dequeue("q", "c", 10, Duration::from_mins(1)).await.unwrap();
+        assert_eq!(passed.len(), 1, "what is late is not there yet");
+        late.commit().await.unwrap();
+        limit(store, "q", StreamKind::Queue, counted((count - removed) as u64)).await;
+        store.apply_retention().await.unwrap();
+        let mut came = Vec::new();
+        until("the rest has come", async || {
+            let taken = store.dequeue("q", "c", 1_000, Duration::from_mins(1)).await.unwrap();
+            came.extend(taken.iter().map(|one| one.data.as_str().trim().parse::<usize>().unwrap()));
+            came.len() >= count - removed
+        })
+        .await;
+        assert_eq!(came, (removed..count).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]
